@@ -8,8 +8,6 @@ best of the rounds counts. Then it compares the samples: how many answers, and h
 differ between the checkouts.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -10,8 +10,6 @@ which loads code and allocates the optimizer's state, is not counted. Reported a
 the others, and the peak of the process's resident memory (of GPU memory on a GPU).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -3,8 +3,6 @@
 A link to something that is no page, such as a file of the code, becomes the file's name.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

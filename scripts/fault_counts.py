@@ -7,8 +7,6 @@ none counts as held. `--fast` leaves out slow tests; `--only` takes only kinds w
 in their names.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter

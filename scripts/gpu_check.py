@@ -13,8 +13,6 @@ is needed: models and rows are random, unless --model names a real one for the s
 small, --work=/tmp/check takes all other files.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

@@ -3,8 +3,6 @@
 python scripts/method_table.py --study methods --bench bench.json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

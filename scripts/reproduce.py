@@ -6,8 +6,6 @@ The paper's grid takes weeks. So its cost is stated first, from the constants be
 refused, with all reasons at once, if the machine lacks something. The same command again goes on.
 """
 
-from __future__ import annotations
-
 import argparse
 import signal
 import subprocess
@@ -244,7 +242,11 @@ def missing(keep: str) -> Iterator[str]:
     for model, config in configs.items():
         if sources.resolve_offline(config) is None:
             yield from cannot_be_had(model, config.path)
-    for hub_id, name in [*data_sets(), *BENCHMARKS]:
+    of_experiments = {
+        composition.load("train", [f"experiment={one}"]).dataset.hub_id: None
+        for one in EXPERIMENTS["paper"]
+    }
+    for hub_id, name in [*of_experiments.items(), *BENCHMARKS]:
         yield from cannot_be_loaded(hub_id, name)
 
 
@@ -261,14 +263,6 @@ def missing_memory() -> Iterator[str]:
             )
         elif not l2.fits:
             print(f"note: l2 of {model} may need regulariser.theta0_device=cpu")
-
-
-def data_sets() -> list[tuple[str, None]]:
-    ids = [
-        composition.load("train", [f"experiment={experiment}"]).dataset.hub_id
-        for experiment in EXPERIMENTS["paper"]
-    ]
-    return [(hub_id, None) for hub_id in dict.fromkeys(ids)]
 
 
 def hub_is_reachable() -> bool:

@@ -13,9 +13,8 @@ Answers are drawn from a normal copula: whether an item is easy is shared by all
 of a setting, or neither. A run's true score deviates from its setting's by `--deviation`.
 """
 
-from __future__ import annotations
-
 import argparse
+import itertools
 import json
 import tempfile
 from collections import Counter
@@ -145,22 +144,19 @@ def main() -> None:
     options = parser.parse_args()
     print("| world | seeds | deviation | items | claim | holds | does not hold | neither |")
     print("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |")
-    for name in options.world:
-        for seeds in options.seeds:
-            for deviation in options.deviation:
-                for items in options.items:
-                    study = Study(seeds, items, options.general, deviation, options.repeated)
-                    counts = verdicts(WORLDS[name], study, options.studies, options.claims)
-                    for claim, of_claim in counts.items():
-                        held, not_held = (
-                            of_claim[verdict] / options.studies
-                            for verdict in ("holds", "does not hold")
-                        )
-                        print(
-                            f"| {name} | {seeds} | {deviation:g} | {items} | {claim} | {held:.1%} "
-                            f"| {not_held:.1%} | {1 - held - not_held:.1%} |",
-                            flush=True,
-                        )
+    for name, seeds, deviation, items in itertools.product(
+        options.world, options.seeds, options.deviation, options.items
+    ):
+        study = Study(seeds, items, options.general, deviation, options.repeated)
+        counts = verdicts(WORLDS[name], study, options.studies, options.claims)
+        for claim, of_claim in counts.items():
+            held = of_claim["holds"] / options.studies
+            not_held = of_claim["does not hold"] / options.studies
+            print(
+                f"| {name} | {seeds} | {deviation:g} | {items} | {claim} | {held:.1%} "
+                f"| {not_held:.1%} | {1 - held - not_held:.1%} |",
+                flush=True,
+            )
 
 
 def verdicts(

@@ -7,6 +7,8 @@ same config values. Mistakes that the user can correct raise `talr_cli.errors.Us
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 from talr_cli import ranks
 from talr_cli.commands.eval import score_or_find
 from talr_cli.commands.train import make_runs
-from talr_cli.config.composition import compose_config
+from talr_cli.config.composition import Composed, compose_config
 from talr_cli.config.stored import overrides_of_run
 from talr_cli.errors import UserError
-from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
@@ -139,14 +140,10 @@ def pictures(name: str = "default", runs_dir: str | Path = "runs") -> dict[str, 
     """
     from talr_cli.report.figures.tradeoff import draw_tradeoff
     from talr_cli.statistics.groups import comparable
-    from talr_cli.statistics.pairs import has_both_scores
 
     groups = comparable(scored_runs(Path(runs_dir), name).values())
-    return {
-        group.title: draw_tradeoff(group)
-        for group in groups
-        if any(map(has_both_scores, group.runs))
-    }
+    drawn = {group.title: draw_tradeoff(group) for group in groups}
+    return {title: figure for title, figure in drawn.items() if figure is not None}
 
 
 def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
@@ -160,32 +157,29 @@ def train(*overrides: str, config_dir: str | Path | None = None) -> list[Run]:
     Raises:
         UserError: A value is wrong, or something is missing.
     """
-    from talr_cli.evaluation.general.tasks import preserve_rng_state
-
-    with _ONE_AT_A_TIME:
-        composition = compose_config("train", overrides, _folder(config_dir))
-        _refuse_processes(composition.config)
-        with preserve_rng_state():  # else random numbers in a notebook would repeat after each run
-            return [Run(directory.path) for directory in make_runs(composition)]
+    with _composed("train", overrides, config_dir) as composed:
+        return [Run(directory.path) for directory in make_runs(composed)]
 
 
 def evaluate(*overrides: str, config_dir: str | Path | None = None) -> Run:
     """`talr eval` with these config values, such as "ckpt=PATH"; raises the same as `train`."""
+    with _composed("eval", overrides, config_dir, hold=overrides_of_run) as composed:
+        return Run(score_or_find(composed).path)
+
+
+@contextmanager
+def _composed(
+    command: str, overrides: Sequence[str], config_dir: str | Path | None, **how: Any
+) -> Iterator[Composed[Any]]:
+    """The config of a command; within this context no other thread makes a run."""
     from talr_cli.evaluation.general.tasks import preserve_rng_state
 
     with _ONE_AT_A_TIME:
-        composition = compose_config("eval", overrides, _folder(config_dir), overrides_of_run)
-        _refuse_processes(composition.config)
-        with preserve_rng_state():
-            return Run(score_or_find(composition).path)
-
-
-def _folder(config_dir: str | Path | None) -> Path | None:
-    return None if config_dir is None else Path(config_dir)
-
-
-def _refuse_processes(config: TrainConfig | EvalConfig) -> None:
-    if ranks.missing_ranks(config.distributed, config.device):
-        raise UserError(
-            "several GPUs need a process each: use `talr train` and `talr eval` for that"
-        )
+        folder = None if config_dir is None else Path(config_dir)
+        composed = compose_config(command, overrides, folder, **how)
+        if ranks.missing_ranks(composed.config.distributed, composed.config.device):
+            raise UserError(
+                "several GPUs need a process each: use `talr train` and `talr eval` for that"
+            )
+        with preserve_rng_state():  # else random numbers in a notebook would repeat after each run
+            yield composed

@@ -3,8 +3,6 @@
 Imports nothing heavy, so that `talr --help` is instant.
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 import importlib
@@ -167,16 +165,10 @@ def _save_traceback(error: Exception) -> Path | None:
             file.write_text(text, encoding="utf-8", errors="backslashreplace")
             return file
     with suppress(OSError):
-        with tempfile.NamedTemporaryFile(
-            "w",
-            prefix="talr-",
-            suffix=".txt",
-            delete=False,
-            encoding="utf-8",
-            errors="backslashreplace",
-        ) as temporary:
+        number, name = tempfile.mkstemp(".txt", "talr-")
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as temporary:
             temporary.write(text)
-        return Path(temporary.name)
+        return Path(name)
     return None
 
 

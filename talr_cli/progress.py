@@ -7,8 +7,6 @@ shows it twice a second: the work only sets numbers, and never waits for a termi
 Does not know what the work is, nor who watches.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

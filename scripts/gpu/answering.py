@@ -4,8 +4,6 @@ Prompts have different lengths, and answers budgets of their own, as in an evalu
 the same prompts and budgets, and their answers are compared with those of our loop.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Section env: the machine, versions, the best rates of arithmetic and memory, imports."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

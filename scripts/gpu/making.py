@@ -1,7 +1,5 @@
 """Makes random models, rows and trainers: no file and no network is needed."""
 
-from __future__ import annotations
-
 import random
 import tempfile
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Keeps measurements: one line of JSON each, written at once."""
 
-from __future__ import annotations
-
 import gc
 import json
 import statistics

@@ -4,8 +4,6 @@ The reference has a process of its own, since a process computes on one kind of 
 gradients are kept in the work folder, and computed again if that is gone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

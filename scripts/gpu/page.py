@@ -4,8 +4,6 @@ The bars to meet, the expectations, and every figure. A line that is missing bec
 and one that failed says so: nothing is left out in silence.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,8 +82,10 @@ def _more(one: str) -> Callable[[Found], float | None]:
     return lambda found: found.difference(one, PLAIN)
 
 
-def _ratio(one: str, other: str, key: str = "s_per_step") -> Callable[[Found], float | None]:
-    return lambda found: found.ratio(one, other, key)
+def _times(
+    what: str, bounds: tuple[float, float], one: str, other: str, key: str = "s_per_step"
+) -> Expected:
+    return Expected(what, bounds, "times", lambda found: found.ratio(one, other, key))
 
 
 def _step_of(rows: int) -> Callable[[Found], float | None]:
@@ -94,36 +94,17 @@ def _step_of(rows: int) -> Callable[[Found], float | None]:
 
 
 L2_CPU = "l2 1 row, on the CPU, layers again"
+ANY, COMPILED = "sft 1 row, any order", "sft by default, compiled"
 EXPECTED = (
     Expected("sft at 3B, 1 row, layers again", (1.6, 1.9), "s", _seconds(PLAIN)),
     Expected("`regulariser=l2` takes more", (0.04, 0.12), "s", _more("l2 1 row, layers again")),
     Expected("with `theta0_device=cpu`", (0.8, 1.4), "s", _more(L2_CPU)),
     Expected("`regulariser=kl` takes more", (0.3, 0.5), "s", _more("kl 1 row, layers again")),
     Expected("host waits a step, joined rows", (2, 2), "", _steps("sft 1 row", "host_waits")),
-    Expected(
-        "sums in a fixed order against any",
-        (1.0, 1.04),
-        "times",
-        _ratio("sft 1 row", "sft 1 row, any order"),
-    ),
-    Expected(
-        "sft compiled against sft, by default",
-        (0.85, 1.0),
-        "times",
-        _ratio("sft by default, compiled", "sft by default"),
-    ),
-    Expected(
-        "sft against TRL's nll, any order",
-        (0.97, 1.03),
-        "times",
-        _ratio("sft 1 row, any order", "trl nll 1 row"),
-    ),
-    Expected(
-        "its peak of memory",
-        (0.9, 1.05),
-        "times",
-        _ratio("sft 1 row, any order", "trl nll 1 row", "peak_gib"),
-    ),
+    _times("sums in a fixed order against any", (1.0, 1.04), "sft 1 row", ANY),
+    _times("sft compiled against sft, by default", (0.85, 1.0), COMPILED, "sft by default"),
+    _times("sft against TRL's nll, any order", (0.97, 1.03), ANY, "trl nll 1 row"),
+    _times("its peak of memory", (0.9, 1.05), ANY, "trl nll 1 row", "peak_gib"),
     *(
         Expected(f"a step of generation, {rows} rows", (25, 30), "ms", _step_of(rows))
         for rows in (64, 128, 256)
@@ -252,9 +233,10 @@ def _machine(found: Found) -> list[str]:
 
 def _compiling(found: Found) -> str:
     """Whether compiled layers pay, and after how many steps."""
-    compiled, plain = "sft by default, compiled", "sft by default"
-    first = found.value("steps", compiled, "first_seconds")
-    after, before = (found.value("steps", name, "s_per_step") for name in (compiled, plain))
+    first = found.value("steps", COMPILED, "first_seconds")
+    after, before = (
+        found.value("steps", name, "s_per_step") for name in (COMPILED, "sft by default")
+    )
     if first is None or after is None or before is None:
         return f"Compiled layers: {NOT_MEASURED}."
     waited = max(0.0, first - 2 * before)  # the first two steps are what is waited for
@@ -275,15 +257,11 @@ def _verdict(one: Verdict | None) -> tuple[str, str]:
 def _beside(one: Expected, measured: float | None) -> tuple[str, ...]:
     low, high = one.bounds
     thought = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    expected = one.what, f"{thought} {one.unit}".strip()
     if measured is None:
-        return one.what, f"{thought} {one.unit}".strip(), NOT_MEASURED, ""
+        return *expected, NOT_MEASURED, ""
     as_thought = "as expected" if low <= measured <= high else "**otherwise**"
-    return (
-        one.what,
-        f"{thought} {one.unit}".strip(),
-        f"{measured:.3g} {one.unit}".strip(),
-        as_thought,
-    )
+    return *expected, f"{measured:.3g} {one.unit}".strip(), as_thought
 
 
 def _of_section(name: str, lines: Sequence[Line]) -> list[str]:
@@ -313,12 +291,7 @@ def _cell(value: Any) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [head, ["---"] * len(head), *rows]
-    return [
-        *("| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in cells),
-        "",
-    ]
+    def line(row: Sequence[str]) -> str:
+        return " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row)
 
-
-def _escaped(cell: str) -> str:
-    return " ".join(cell.replace("|", "\\|").split())
+    return [*(f"| {line(row)} |" for row in [head, ["---"] * len(head), *rows]), ""]

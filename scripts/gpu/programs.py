@@ -1,7 +1,5 @@
 """Sections resume, study and vllm: the command line, killed and resumed, and a grid of runs."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -5,8 +5,6 @@ measured peak stands beside the planner's estimate for the largest pass. Variant
 cut up by the planner of `talr train`, as for users.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 import warnings
@@ -57,10 +55,8 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "trl nll 4 rows, layers again", ("method=trl-nll", *four, *again)
     yield "l2 1 row, layers again", ("method=l2", *one, *again)
     yield "kl 1 row, layers again", ("method=kl", *one, *again)
-    yield (
-        "l2 1 row, on the CPU, layers again",
-        (*("method=l2", "regulariser.theta0_device=cpu", *one, *again),),
-    )
+    on_cpu = "regulariser.theta0_device=cpu"
+    yield "l2 1 row, on the CPU, layers again", ("method=l2", on_cpu, *one, *again)
     yield "dft 1 row", ("method=dft", *one, *kept)
     yield "trl dft 1 row", ("method=trl-dft", *one, *kept)
     yield "eaft 1 row", ("method=eaft", *one, *kept)

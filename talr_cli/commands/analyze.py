@@ -1,7 +1,5 @@
 """`talr analyze`: which tokens of the training rows a checkpoint finds hard."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`talr compare A B`: whether two runs differ by more than noise, and on which items."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +29,11 @@ def compare(composed: Composed[CompareConfig]) -> None:
         load_run(name, Path(config.runs_dir), config.study) for name in (config.a, config.b)
     )
     from talr_cli.report import flips
-    from talr_cli.report.as_json import check_target, emit, rows_of
+    from talr_cli.report.as_json import emit, rows_of
     from talr_cli.report.tables import comparison
     from talr_cli.report.tables.screen import print_cells
     from talr_cli.statistics.pairs import setting_mismatch
 
-    check_target(config.json)
     cells = comparison.comparison_cells(before[1], after[1])
     flipped = flips.flipped_items(before, after)
     otherwise = setting_mismatch(before[1], after[1])

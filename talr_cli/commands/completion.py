@@ -3,8 +3,6 @@
 The scripts call `talr completion words LINE` with the line up to the cursor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.errors import UserError

@@ -1,7 +1,5 @@
 """`talr eval`: score any checkpoint; without `ckpt`, the base model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli import progress, ranks

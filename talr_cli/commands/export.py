@@ -1,7 +1,5 @@
 """`talr export`: a run's model as a plain checkpoint with a model card."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

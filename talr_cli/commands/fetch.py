@@ -1,7 +1,5 @@
 """`talr fetch`: download what `talr train` or `talr sweep` with these arguments needs."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`talr list`: the runs of each study, their states, scores and sizes on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,11 +18,10 @@ def main(arguments: Sequence[str]) -> None:
 def list_runs(composed: Composed[ListConfig]) -> None:
     """Print a table for each study, including runs that were never scored."""
     config = composed.config
-    from talr_cli.report.as_json import check_target, emit, rows_of
+    from talr_cli.report.as_json import emit, rows_of
     from talr_cli.report.tables.listing import list_cells, listed, namesake_lines
     from talr_cli.report.tables.screen import print_cells
 
-    check_target(config.json)
     runs = [listed(one) for one in find_runs(Path(config.runs_dir), config.study)]
 
     def show() -> None:

@@ -1,7 +1,5 @@
 """`talr logs RUN`: what a run of a sweep prints."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Sequence

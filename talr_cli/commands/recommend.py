@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 0 if there is a run to ship for each model and dataset, else 1."""
-    codes: list[int] = []
-    composition.run(
-        "recommend", lambda composed: codes.append(print_recommendations(composed)), arguments
-    )
-    return max(codes, default=0)
+    return composition.run("recommend", print_recommendations, arguments) or 0
 
 
 def print_recommendations(composed: Composed[RecommendConfig]) -> int:
@@ -36,13 +32,12 @@ def print_recommendations(composed: Composed[RecommendConfig]) -> int:
     """
     config = composed.config
     runs = scored_runs(Path(config.runs_dir), config.study)
-    from talr_cli.report.as_json import check_target, emit
+    from talr_cli.report.as_json import emit
     from talr_cli.report.recommend import NothingWithin, recommend
     from talr_cli.report.recommend_text import as_lines, as_sentences
     from talr_cli.report.stale import stale_lines
     from talr_cli.statistics.groups import comparable
 
-    check_target(config.json)
     groups, failures = {}, []
     for group in comparable(runs.values()):
         try:

@@ -51,7 +51,7 @@ def show_report(
     Raises:
         UnwritableError: The report cannot be written; the results have been printed.
     """
-    from talr_cli.report.as_json import check_target, emit, rows_of
+    from talr_cli.report.as_json import emit, rows_of
     from talr_cli.report.claims.text import as_lines
     from talr_cli.report.provenance import asks_for_claims
     from talr_cli.report.stale import stale_lines
@@ -60,7 +60,6 @@ def show_report(
     from talr_cli.report.unscored import unscored_lines
     from talr_cli.statistics.groups import comparable, left_out_lines
 
-    check_target(target)
     groups = comparable(runs.values())
     tested = asks_for_claims(runs) if claims is None else claims
     with progress.work("writing the report"):

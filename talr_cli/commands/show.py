@@ -36,10 +36,9 @@ def show(composed: Composed[ShowConfig]) -> None:
     if config.run is None:
         list_command = study_command("list", config.runs_dir, config.study)
         raise UserError(f"a run is needed: talr show RUN; `{list_command}` lists them")
-    from talr_cli.report.as_json import check_target, emit, rows_of
+    from talr_cli.report.as_json import emit, rows_of
     from talr_cli.report.tables.listing import list_cells, listed
 
-    check_target(config.json)
     found = find_run(config.run, Path(config.runs_dir), config.study)
     one, values = listed(found), _values(found)
     answers = read_samples(found.directory.samples, "domain")[: config.samples]
@@ -107,14 +106,13 @@ def _beside_base(one: Listed) -> list[Group]:
     from talr_cli.statistics.pairs import is_base
 
     runs = load_siblings(one.path)
-    own = next((each for path, each in runs.items() if path.name == one.path.name), one.results)
-    for group in comparable([*(each for each in runs.values() if each is not own), own or {}]):
-        if any(each is own for each in group.runs):
-            return [replace(group, runs=[r for r in group.runs if r is own or is_base(r)])]
-        left_out = [each for each in group.left_out if each[0] is own]
-        if left_out:
-            return [replace(group, runs=[], left_out=left_out)]
-    return []
+    names = (each for path, each in runs.items() if path.name == one.path.name)
+    own = next(names, one.results or {})
+    others = [each for each in runs.values() if each is not own]
+    group = next(group for group in comparable([*others, own]) if group.has(own))
+    left_out = [each for each in group.left_out if each[0] is own]
+    beside = [each for each in group.runs if each is own or is_base(each)]
+    return [replace(group, runs=[] if left_out else beside, left_out=left_out)]
 
 
 def _answer_lines(answers: Sequence[Mapping[str, Any]]) -> Iterator[str]:

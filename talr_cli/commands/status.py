@@ -26,9 +26,8 @@ def main(arguments: Sequence[str]) -> None:
 def status(composed: Composed[StatusConfig]) -> None:
     """Print a line for each run, the number of runs in each state, and what to do next."""
     config = composed.config
-    from talr_cli.report.as_json import check_target, emit
+    from talr_cli.report.as_json import emit
 
-    check_target(config.json)
     found = study_overview(Path(config.runs_dir), config.study)
     runs = [{**asdict(one), "path": str(one.path)} for one in found.runs]
     content = {"study": config.study, "runs": runs, "notes": found.notes}
@@ -59,10 +58,5 @@ def _cells(runs: Sequence[RunState]) -> Cells:
         Column("job", "job"),
         Column("detail", "where, or why", spare=True),
     ]
-    return Cells(
-        columns,
-        [
-            [named(one.path.name), named(one.state), named(one.job), named(one.detail)]
-            for one in runs
-        ],
-    )
+    rows = [(one.path.name, one.state, one.job, one.detail) for one in runs]
+    return Cells(columns, [list(map(named, row)) for row in rows])

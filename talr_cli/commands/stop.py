@@ -1,7 +1,5 @@
 """`talr stop`: cancel the waiting jobs of a detached sweep; running ones end at a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

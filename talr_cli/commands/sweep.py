@@ -1,7 +1,5 @@
 """`talr sweep`: run a grid, each run in its own process, then report the study."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`talr train`: a run, from config to results; several with points along it or with a merge."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The config class of every command; those of `train` and `eval` are in run/."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,13 @@ from talr_cli.models.config import ModelConfig
 from talr_cli.ranks import DEVICE, DEVICES
 from talr_cli.run.config import QUIET, EvalConfig, TrainConfig
 
-A_PATH = {"may_be_empty": False, "is_path": True}
+A_PATH: dict[str, Any] = {"may_be_empty": False, "is_path": True}
 RUNS_DIR: dict[str, Any] = {"doc": "the folder that holds the studies", **A_PATH}
 RUN: dict[str, Any] = {"doc": "the run: its directory, or the beginning of its name", **A_PATH}
+MAX_GENERAL_LOSS: dict[str, Any] = {
+    "doc": "the largest acceptable loss of general score against the base model",
+    **{"at_least": 0, "at_most": 1},
+}
 JSON: dict[str, Any] = {
     "doc": "also write the result to this file as JSON (docs/json.md); - prints it instead of the "
     "text",
@@ -87,9 +89,7 @@ class CleanConfig(ReadingAnyConfig):
 class DoctorConfig:
     """`talr doctor`."""
 
-    runs_dir: str = value(
-        "the folder that holds the studies; its disk is checked", may_be_empty=False, is_path=True
-    )
+    runs_dir: str = value("the folder that holds the studies; its disk is checked", **A_PATH)
     json: str | None = value(**JSON)
 
 
@@ -98,10 +98,7 @@ class FetchConfig:
     """`talr fetch`, in addition to the values of `talr train`."""
 
     folder: str | None = value(
-        "the folder for all downloads; null: the usual caches",
-        None,
-        is_path=True,
-        may_be_empty=False,
+        "the folder for all downloads; null: the usual caches", None, **A_PATH
     )
 
 
@@ -166,11 +163,7 @@ class ReportConfig(ReadingConfig):
 class RecommendConfig(ReadingConfig):
     """`talr recommend`."""
 
-    max_general_loss: float = value(
-        "the largest acceptable loss of general score against the base model",
-        at_least=0,
-        at_most=1,
-    )
+    max_general_loss: float = value(**MAX_GENERAL_LOSS)
 
 
 @dataclass(kw_only=True)
@@ -178,7 +171,7 @@ class ExportConfig(AnyStudyConfig):
     """`talr export`."""
 
     run: str = value(**RUN)
-    out: str = value("the folder to create", may_be_empty=False, is_path=True)
+    out: str = value("the folder to create", **A_PATH)
 
 
 @dataclass(kw_only=True)
@@ -219,10 +212,7 @@ class SlurmConfig:
         "more options for sbatch, such as [--qos=high,--exclusive]", factory=list
     )
     template: str | None = value(
-        "your own batch script instead of talr's: docs/clusters.md",
-        None,
-        is_path=True,
-        may_be_empty=False,
+        "your own batch script instead of talr's: docs/clusters.md", None, **A_PATH
     )
 
     def __post_init__(self) -> None:
@@ -275,12 +265,7 @@ class SearchConfig:
     n_trials: int = value(
         "how many trials in all, over all processes that share the search", 20, at_least=1
     )
-    max_general_loss: float = value(
-        "the largest acceptable loss of general score against the base model",
-        0.02,
-        at_least=0,
-        at_most=1,
-    )
+    max_general_loss: float = value(**MAX_GENERAL_LOSS, default=0.02)
     prune: bool = value(
         "stop a trial at a point of score_at if it is worse than the median trial", True
     )
@@ -293,7 +278,7 @@ class CompareConfig(ReadingAnyConfig):
     """`talr compare A B`."""
 
     a: str | None = value(**RUN, default=None)
-    b: str | None = value("the run to compare with it", None, is_path=True, may_be_empty=False)
+    b: str | None = value("the run to compare with it", None, **A_PATH)
     examples: int = value(
         "how many flipped items to show for the domain and for each task", 2, at_least=0
     )

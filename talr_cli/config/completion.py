@@ -3,8 +3,6 @@
 Knows commands, groups, values and their choices; does not know the shells.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -5,9 +5,6 @@ dataclass with its parts as objects, whose problems are all reported together. N
 torch, so that a config is checked before anything is loaded.
 """
 
-from __future__ import annotations
-
-import argparse
 import os
 import re
 import sys
@@ -38,6 +35,7 @@ from talr_cli.config.help import groups_of, help_text
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError, reason_of
+from talr_cli.report.as_json import check_target
 from talr_cli.scorers.user import look_in_current_folder
 
 Config = TypeVar("Config")
@@ -67,8 +65,10 @@ def run(
     arguments: Sequence[str],
     positional: Sequence[str] = (),
     hold: Callable[[Sequence[str]], Sequence[str]] = lambda overrides: (),
-) -> None:
+) -> Any:
     """Compose conf/<command>.yaml with the arguments and pass the config to `task`.
+
+    Returns what `task` returns; None after an option such as --help.
 
     Args:
         positional: The keys of arguments that are typed without a key, in order.
@@ -78,7 +78,7 @@ def run(
         UserError: An option, group, name or value is wrong.
     """
     if show_help(command, arguments):
-        return
+        return None
     if {"-sc", "--shell-completion"} & set(arguments):
         raise UserError("`talr completion bash` prints the script for bash; or zsh, fish")
     _register_schemas()
@@ -90,14 +90,17 @@ def run(
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"talr {command}", *options, *own]
     failures: list[Exception] = []
+    returned: list[Any] = []
 
     # Exceptions bypass Hydra, which would print a line of its own for them.
-    def guarded(config: DictConfig) -> Any:
+    def guarded(config: DictConfig) -> None:
         try:
             composed = _composed(command, config, own, held, config_dir)
             if getattr(composed.config, "quiet", False):
                 progress.be_quiet()
-            return task(composed)
+            if (target := getattr(composed.config, "json", None)) is not None:
+                check_target(target)
+            returned.append(task(composed))
         except Exception as error:  # raised again below
             failures.append(error)
 
@@ -107,6 +110,7 @@ def run(
         decorate(guarded)()
         if failures:
             raise failures[0]
+    return returned[0] if returned else None
 
 
 def show_help(command: str, arguments: Sequence[str]) -> bool:
@@ -277,8 +281,7 @@ def _as_user_errors(command: str) -> Iterator[None]:
     try:
         yield
     except yaml.YAMLError as error:
-        reason = reason_of(error)
-        raise UserError(f"a file is not YAML: {reason}") from error
+        raise UserError(f"a file is not YAML: {reason_of(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
@@ -286,7 +289,7 @@ def _as_user_errors(command: str) -> Iterator[None]:
 
 
 def _checked(
-    command: str, arguments: Sequence[str], positional: Sequence[str] = ()
+    command: str, arguments: Sequence[str], positional: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """(options, overrides) of the arguments, as Hydra takes options only before overrides."""
     parser = get_args_parser()
@@ -297,18 +300,18 @@ def _checked(
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
-    namespace: argparse.Namespace = parser.parse_intermixed_args(list(arguments))
+    typed = parser.parse_intermixed_args(list(arguments)).overrides
     keys = iter(positional)
     overrides = []
-    for at, override in enumerate(namespace.overrides):
+    for at, override in enumerate(typed):
         if not _has_key(override):
             key = next(keys, None)
             if key is None:
-                raise _without_key(command, namespace.overrides, at)
+                raise _without_key(command, typed, at)
             override = f"{key}={quoted(override)}"
         overrides.append(override)
     mistakes.warn_of_repeated(command, overrides)
-    options = [one for one in arguments if one not in namespace.overrides]
+    options = [one for one in arguments if one not in typed]
     return options, with_quoted_paths(command, overrides)
 
 

@@ -3,8 +3,6 @@
 A run's files are data: no object is made from them, and only talr's own classes are looked up.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any

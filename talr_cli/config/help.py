@@ -1,7 +1,5 @@
 """The text of `--help` and docs/config.md about config values, from their declarations."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import textwrap

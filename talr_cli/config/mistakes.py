@@ -1,7 +1,5 @@
 """Error messages about the command line: one line with the mistake and the nearest valid name."""
 
-from __future__ import annotations
-
 import difflib
 import logging
 import re

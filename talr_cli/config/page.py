@@ -3,8 +3,6 @@
 python -m talr_cli.config.page > docs/config.md
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

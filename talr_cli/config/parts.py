@@ -4,8 +4,6 @@ Each part is a dataclass, whose values are checked first. Overrides and YAML fil
 name any class; the files of a run may name only talr's own classes (`TRUSTED`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 Example: dataset.train=/data/a=b/it's (new).jsonl
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence

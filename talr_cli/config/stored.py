@@ -4,8 +4,6 @@ A run's files are data, perhaps from another person: only talr's own classes are
 and other code runs only if the user types its name again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

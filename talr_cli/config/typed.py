@@ -3,8 +3,6 @@
 All problems are reported together. Knows plain values and dataclasses, not the command line.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Writes it; the content comes from the command.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report's section of changed answers: the prompt, and the answers before and after."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

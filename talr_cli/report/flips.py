@@ -3,8 +3,6 @@
 Scores come from results.json, texts from samples/, which may be missing.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The mark next to a method's name on the page: its marker in the figures, as SVG."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The number of choices of each item and the chosen one, read from samples/ of runs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Reads the run directory and the results next to it. The user has to state the licence.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from keyword import iskeyword
@@ -17,7 +15,7 @@ from talr_cli.report.tables.cells import Cell, Cells, Column, as_markdown, named
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import command_of_run, load_siblings
 from talr_cli.statistics.groups import comparable
-from talr_cli.statistics.paired import UnpairedError, difference
+from talr_cli.statistics.paired import compare_part
 from talr_cli.statistics.pairs import (
     PARTS,
     Results,
@@ -113,11 +111,8 @@ def _base_of(run: RunDirectory) -> tuple[Results | None, str]:
     """The base model's results from the same study, or None and the reason why there are none."""
     found = load_siblings(run.path)
     own = found[run.path.resolve()]
-    for group in comparable(found.values()):
-        if any(one is own for one in [*group.runs, *(one for one, _ in group.left_out)]):
-            why = f"The base model is left out: {group.note}." if group.note else NO_BASE
-            return group.base, why
-    raise AssertionError("every run is in a group")
+    group = next(group for group in comparable(found.values()) if group.has(own))
+    return group.base, f"The base model is left out: {group.note}." if group.note else NO_BASE
 
 
 def _about_scores(results: Results, base: Results) -> str:
@@ -177,13 +172,8 @@ def _score(section: dict[str, Any] | None) -> Cell:
 
 
 def _change(base: Results | None, results: Results, part: str) -> Cell:
-    if base is None:
-        return Cell()
-    try:
-        found = difference(base, results, part)
-    except UnpairedError:
-        return Cell()
-    return Cell(found.text)
+    found = None if base is None else compare_part(base, results, part)
+    return Cell() if found is None else Cell(found.text)
 
 
 def _literal(value: Any) -> str:

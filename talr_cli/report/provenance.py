@@ -3,8 +3,6 @@
 Reads the files next to results.json in run directories; missing or damaged ones are left out.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

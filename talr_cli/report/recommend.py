@@ -6,8 +6,6 @@ again, so that the effect of taking a maximum is included. How certain the choic
 if everything is trained again with other seeds, also needs the variance between runs, if known.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The text of a recommendation, for the terminal and the page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.printable import command_line, printable, rate_text

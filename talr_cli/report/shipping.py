@@ -1,7 +1,5 @@
 """The run that the report describes in detail: the one to ship, or the nearest to it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs whose scorer, a user's own, has changed since they were scored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from talr_cli.errors import UserError

@@ -4,8 +4,6 @@ This module assembles the page from top to bottom. Its parts come from tables/, 
 other modules of this package, which read the files of each run.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +13,12 @@ from talr_cli.errors import UnwritableError
 from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import Finding, findings
-from talr_cli.report.figures.along import plot_along
-from talr_cli.report.figures.curves import plot_curves
-from talr_cli.report.figures.matched import plot_matched
-from talr_cli.report.figures.score_by_lr import plot_score_by_lr
-from talr_cli.report.figures.tradeoff import plot_tradeoff
+from talr_cli.report.figures.along import draw_along
+from talr_cli.report.figures.curves import draw_curves
+from talr_cli.report.figures.looks import save
+from talr_cli.report.figures.matched import draw_matched
+from talr_cli.report.figures.score_by_lr import draw_score_by_lr
+from talr_cli.report.figures.tradeoff import draw_tradeoff
 from talr_cli.report.flips import flipped_items
 from talr_cli.report.guesses import guesses_of
 from talr_cli.report.provenance import commands, data_cells, made_with
@@ -177,7 +176,7 @@ def _write_tables(
     """Write every table that is not empty, in each format."""
     tables = {
         "table": results_cells(report.rows),
-        "matched": matched_cells(_at_equal(report, groups)),
+        "matched": matched_cells([(group, report.matched[group.title]) for group in groups]),
         "categories": categories_cells(groups),
         "seeds": seeds_cells(report.rows),
         "cost": cost_cells(groups),
@@ -193,22 +192,24 @@ def _write_tables(
                 write_text(folder / f"{name}{suffix}", render(cells))
 
 
-def _at_equal(report: Report, groups: Sequence[Group]) -> list[tuple[Group, Sequence[Matched]]]:
-    return [(group, report.matched[group.title]) for group in groups]
-
-
 def _draw(
     report: Report, groups: Sequence[Group], runs: RunsByPath, folder: Path
 ) -> dict[str, Path]:
     """Draw all figures; {name: SVG file}."""
-    files = [
-        *plot_tradeoff(groups, folder),
-        *plot_along(groups, folder),
-        *plot_matched(_at_equal(report, groups), folder),
-        *plot_score_by_lr(groups, folder),
-        *plot_curves(groups, runs, folder),
-    ]
-    return {path.stem: path for path in files if path.suffix == ".svg"}
+    files = {}
+    for group in groups:
+        figures = {
+            "tradeoff": draw_tradeoff(group),
+            "along": draw_along(group),
+            "matched": draw_matched(report.matched[group.title], group.title),
+            "score-by-lr": draw_score_by_lr(group),
+            **draw_curves(group, runs),
+        }
+        for kind, figure in figures.items():
+            if figure is not None:
+                name = f"{kind}-{group.file_name}"
+                files[name] = save(figure, folder, name)[1]
+    return files
 
 
 def _group(
@@ -222,7 +223,7 @@ def _group(
     chosen = report.shipped.get(group.title)
     yield from _ship(group, chosen, recommend)
     gained = list(_figures(group, figures, _TRADEOFF))
-    if (at_equal := matched_cells(_at_equal(report, [group]))) is not None:
+    if (at_equal := matched_cells([(group, report.matched[group.title])])) is not None:
         gained += [html.table(at_equal), html.note(MATCHED)]
     if gained:
         yield html.section("What is gained and what is lost", gained, 3)

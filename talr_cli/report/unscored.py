@@ -3,8 +3,6 @@
 Knows run directories; results.json says nothing of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

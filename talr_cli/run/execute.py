@@ -201,13 +201,15 @@ def _groups_with(config: TrainConfig, run_id: str) -> list[Group]:
 
 def _plot_tradeoff(config: TrainConfig, groups: Sequence[Group]) -> Path | None:
     """Plot the trade-off of a run's groups; returns the PNG file, or None if there is none."""
-    from talr_cli.report.figures.tradeoff import plot_tradeoff
+    from talr_cli.report.figures.looks import save
+    from talr_cli.report.figures.tradeoff import draw_tradeoff
 
     folder = study_path(Path(config.runs_dir), config.study) / "report"
     try:
         make_folder(folder)
-        pictures = plot_tradeoff(groups, folder)
+        for group in groups:
+            if (figure := draw_tradeoff(group)) is not None:
+                return save(figure, folder, f"tradeoff-{group.file_name}")[0]
     except UnwritableError as error:  # the scores are written: they need not be made again
         log.warning("the tracker gets no picture: %s", error)
-        return None
-    return next((picture for picture in pictures if picture.suffix == ".png"), None)
+    return None

@@ -3,8 +3,6 @@
 Knows text that went through `numbers.normalise`.
 """
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -3,8 +3,6 @@
 Knows texts and choices; does not know the question. docs/scorers.md has the rules.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence

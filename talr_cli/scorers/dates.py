@@ -4,8 +4,6 @@ A date with slashes or dashes has the month first, as MedCalc-Bench asks for, an
 digits. Knows text that went through `numbers.normalise`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import date

@@ -4,8 +4,6 @@ The task is the benchmark's second, naming the label. Its first task, ranking, i
 is not implemented here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

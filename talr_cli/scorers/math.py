@@ -8,8 +8,6 @@ gives sympy single numbers. Its reader of plain text ends in sympy's `parse_expr
 Python's `eval`.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import math

@@ -6,8 +6,6 @@ are not used, as their names differ between the splits. How an answer is read is
 verdict is recorded beside ours.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date

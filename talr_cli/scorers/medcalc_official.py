@@ -12,8 +12,6 @@ Formulas may have + - * / **, brackets, min, pow, round, abs, int, float, sqrt a
 formulas (with numpy or comparisons), and those of more than 300 characters, count as no answer.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import operator
@@ -22,9 +20,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-DATES = frozenset({13, 68})
-WEEKS_DAYS = frozenset({69})
-INTEGERS = frozenset({4, 15, 16, 17, 18, 20, 21, 25, 27, 28, 29, 32, 33, 36, 43, 45, 48, 51})
+INTEGERS = (4, 15, 16, 17, 18, 20, 21, 25, 27, 28, 29, 32, 33, 36, 43, 45, 48, 51)
+# The form of a calculator's answer; all others give a decimal.
+_KINDS = {**dict.fromkeys(INTEGERS, "integer"), 13: "date", 68: "date", 69: "weeks_days"}
 
 _FIELD = re.compile(r'[Aa]nswer":')
 _LINE = re.compile(r"[Aa]nswer:")
@@ -83,7 +81,8 @@ def judge(output: str, reference: Mapping[str, Any], is_json: bool) -> tuple[str
     if said is None or said in _PLACEHOLDERS:
         return None, False
     calculator, truth = str(reference.get("calculator") or ""), str(reference["answer"])
-    kind = _kind(int(calculator)) if calculator.isascii() and calculator.isdigit() else None
+    is_number = calculator.isascii() and calculator.isdigit()
+    kind = _KINDS.get(int(calculator), "decimal") if is_number else None
     if kind is None or not {kind, reference["form"]} <= {"integer", "decimal"}:
         kind = reference["form"]  # a row of one's own may have any calculator's ID
     if kind == "date":
@@ -98,17 +97,6 @@ def judge(output: str, reference: Mapping[str, Any], is_json: bool) -> tuple[str
     else:
         right = float(reference["lower"]) <= value <= float(reference["upper"])
     return f"{value:g}" if isinstance(value, float) else str(value)[:40], right
-
-
-def _kind(calculator: int) -> str:
-    for kind, calculators in (
-        ("date", DATES),
-        ("weeks_days", WEEKS_DAYS),
-        ("integer", INTEGERS),
-    ):
-        if calculator in calculators:
-            return kind
-    return "decimal"
 
 
 def _field(output: str) -> str | None:

@@ -4,8 +4,6 @@ Knows how numbers are written in plain text, in LaTeX and in different countries
 which of them is the answer. docs/scorers.md has a table of the forms.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable

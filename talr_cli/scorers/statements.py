@@ -4,8 +4,6 @@ Does not know what kind of answer it is. The last statement counts, as models co
 text behind it does not, as models also explain themselves.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from bisect import bisect_right

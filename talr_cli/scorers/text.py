@@ -1,7 +1,5 @@
 """Scorers for the user's own data, whose reference is {"answer": ...}, perhaps with "choices"."""
 
-from __future__ import annotations
-
 import math
 import unicodedata
 from collections.abc import Callable, Mapping

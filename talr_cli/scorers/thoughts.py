@@ -4,8 +4,6 @@ Knows the marks that models put around thoughts: tags (`<think>`, `<reasoning>`)
 (Magistral), bars (OpenThinker, Cohere), channels (gpt-oss, Gemma) and Granite's sentences.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

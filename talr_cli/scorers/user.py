@@ -3,8 +3,6 @@
 Knows how to find, call and check it; does not know how it judges.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import importlib

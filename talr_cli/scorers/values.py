@@ -3,20 +3,12 @@
 Knows text that went through `numbers.normalise`; `statements.py` finds where an answer is stated.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from typing import NamedTuple
 
 from talr_cli.scorers.arithmetic import parse_expression
-from talr_cli.scorers.numbers import (
-    Number,
-    find_numbers,
-    is_range,
-    normalise,
-    scan_numbers,
-)
+from talr_cli.scorers.numbers import Number, find_numbers, is_range, normalise, scan_numbers
 from talr_cli.scorers.statements import is_item, json_field, stated_answer, strip_list_mark
 
 _PER_SURFACE = re.compile(r" ?(?:/|\bper) ?1\.73 ?m(?:\^?2)?", re.IGNORECASE)

@@ -19,8 +19,6 @@ and generated answers are not guesses: in both cases F is used as it is. Knows r
 and the chosen answers; does not know where these are read.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 procedures that combine the p-values of several tests. Knows numbers only.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -126,9 +124,10 @@ def partial_conjunction(count: int, p: Sequence[float]) -> float:
 
     To count the statements that are significant one by one would not control the error of the
     count.
+
+    Args:
+        count: From 1 to the number of statements.
     """
-    if count > len(p):
-        return 1.0
     return min(1.0, (len(p) - count + 1) * sorted(p)[count - 1])
 
 

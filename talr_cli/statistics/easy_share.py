@@ -3,8 +3,6 @@
 Read from the metrics of runs: by epoch of one run, or as a contrast over optimizer steps and runs.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections import defaultdict

@@ -5,8 +5,6 @@ Base models and questions are compared by content, as two models may share a nam
 datasets. Code that compares runs gets its groups from `comparable`. Knows results only.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +66,10 @@ class Group:
     def fingerprint(self) -> str:
         """The hash of the base model's weights, whether it was scored or not."""
         return self.runs[0]["run"]["base"]
+
+    def has(self, results: Results) -> bool:
+        """Whether this run is in the group, perhaps left out."""
+        return any(one is results for one in [*self.runs, *(one for one, _ in self.left_out)])
 
     def by_path(self, runs: RunsByPath) -> dict[Path, Results]:
         """{run directory: results} of the group, in its order."""

@@ -102,14 +102,13 @@ def matched(group: Group) -> list[Matched]:
         for method, own in by_method.items()
     }
     drawn = _Draws.of(scores)
-    found = [
-        _against_reference(method, points[method], points[REFERENCE], scores, drawn)
-        for method in points
-        if method != REFERENCE
-    ]
-    compared = [one for one in found if one is not None]
-    corrected = [one.corrected(len(compared), drawn.over_runs) for one in compared]
-    return sorted(corrected, key=lambda one: -one.difference)
+    met = {
+        method: where
+        for method, own in points.items()
+        if method != REFERENCE and (where := _meet(method, own, points[REFERENCE], scores, drawn))
+    }
+    found = [_compare(method, where, drawn, len(met)) for method, where in met.items()]
+    return sorted(found, key=lambda one: -one.difference)
 
 
 def general_at(domain: np.ndarray, general: np.ndarray, gain: float) -> np.ndarray:
@@ -206,45 +205,25 @@ class _Draws:
 
 
 @dataclass(frozen=True)
-class _Comparison:
-    """A method against the reference, not yet corrected for the number of methods.
+class _Meeting:
+    """Where a method is compared with the reference: the gain on the domain, the domain score
+    after it, and the curves that reach it.
 
     Attributes:
-        differences: [DRAWS], by linear interpolation.
-        bound: The largest error of the interpolation.
+        curves: {method: {what a curve goes through, in words: indices in the scores}}.
+        through: `curves` of `Matched`.
     """
 
-    method: str
+    gain: float
     domain: float
-    reference: float
-    general: float
-    differences: np.ndarray
-    bound: float
-    curves: str
-
-    def corrected(self, methods: int, over_runs: bool) -> Matched:
-        """The comparison with its interval and p corrected for so many methods."""
-        side = LEVEL / 2 / methods
-        low, high = np.quantile(self.differences, [side, 1 - side])
-        below = int((self.differences - self.bound <= 0).sum())
-        above = int((self.differences + self.bound >= 0).sum())
-        return Matched(
-            method=self.method,
-            domain=self.domain,
-            reference=self.reference,
-            general=self.general,
-            low=float(low) - self.bound,
-            high=float(high) + self.bound,
-            p=min(1.0, methods * 2 * (1 + min(below, above)) / (1 + DRAWS)),
-            curves=self.curves,
-            over_runs=over_runs,
-        )
+    curves: dict[str, dict[str, list[int]]]
+    through: str
 
 
-def _against_reference(
+def _meet(
     method: str, own: set[Point], reference: set[Point], scores: Scores, drawn: _Draws
-) -> _Comparison | None:
-    """Compare a method; None if it or the reference has no curve, or gains nothing on the domain.
+) -> _Meeting | None:
+    """None if the method or the reference has no curve, or gains nothing on the domain.
 
     Args:
         own, reference: The points of the method and of the reference.
@@ -271,19 +250,33 @@ def _against_reference(
             one: {name: curve for name, curve in each.items() if name in names}
             for one, each in reaching.items()
         }
-    of_reference, bound_of_reference = drawn.at(gain, reaching[REFERENCE].values())
-    general, bound = drawn.at(gain, reaching[method].values())
     through = ", ".join(reaching[method])
     if not is_shared:
         through = f"{through}; of {REFERENCE} {', '.join(reaching[REFERENCE])}"
-    return _Comparison(
+    domain = float(drawn.domain[0, scores.index["base"]]) + gain
+    return _Meeting(gain, domain, reaching, through)
+
+
+def _compare(method: str, where: _Meeting, drawn: _Draws, methods: int) -> Matched:
+    """The comparison of a method, corrected for so many `methods`."""
+    of_reference, bound_of_reference = drawn.at(where.gain, where.curves[REFERENCE].values())
+    general, bound_of_method = drawn.at(where.gain, where.curves[method].values())
+    bound = max(bound_of_method, bound_of_reference)
+    differences = (general - of_reference)[1:]
+    side = LEVEL / 2 / methods
+    low, high = np.quantile(differences, [side, 1 - side])
+    below = int((differences - bound <= 0).sum())
+    above = int((differences + bound >= 0).sum())
+    return Matched(
         method=method,
-        domain=float(drawn.domain[0, scores.index["base"]]) + gain,
+        domain=where.domain,
         reference=float(of_reference[0]),
         general=float(general[0]),
-        differences=(general - of_reference)[1:],
-        bound=max(bound, bound_of_reference),
-        curves=through,
+        low=float(low) - bound,
+        high=float(high) + bound,
+        p=min(1.0, methods * 2 * (1 + min(below, above)) / (1 + DRAWS)),
+        curves=where.through,
+        over_runs=drawn.over_runs,
     )
 
 

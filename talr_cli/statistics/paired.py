@@ -5,8 +5,6 @@ difference has a smaller error than that of two independent scores. Items are a 
 possible questions. The two models are fixed: another seed is another model. Knows results only.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

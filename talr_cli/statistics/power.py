@@ -4,8 +4,6 @@ It follows from the scores of the base model's items, so it is known before any 
 A comparison of methods also has the variance between runs: see scripts/simulate_study.py.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The effect of the learning rate alone: sft at its smallest rate against its largest."""
 
-from __future__ import annotations
-
 from talr_cli.printable import rate_text
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.matched import REFERENCE

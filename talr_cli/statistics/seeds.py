@@ -5,8 +5,6 @@ says how much its score may differ on other test items. Knows results only: they
 the learning rate and a hash of all other values, `setting`, which results of earlier versions lack.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

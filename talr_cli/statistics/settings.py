@@ -7,11 +7,9 @@ that of a bootstrap over runs and items (Owen 2007). All settings of a group are
 same variance between runs. Knows results of one group.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -110,28 +108,22 @@ def scores_of(
     }  # [settings, items], runs averaged
     n = {task: scores.shape[1] for task, scores in tasks.items()}
     weights = _weights(list(keys))
-    means: dict[Part, np.ndarray] = {}
-    covariance: dict[Part, np.ndarray] = {}
-    extra_item: dict[Part, float] = {}
-    item_counts: dict[Part, int] = {}
-    for part, of_tasks in weights.items():
-        means[part] = sum(weight * tasks[task].mean(axis=1) for task, weight in of_tasks.items())
-        covariance[part] = sum(
-            weight**2 * np.atleast_2d(np.cov(tasks[task])) / n[task]
-            for task, weight in of_tasks.items()
-        )
-        extra_item[part] = sum(
-            weight**2 * span(tasks[task]) ** 2 / n[task] / (n[task] - 1)
-            for task, weight in of_tasks.items()
-        )
-        item_counts[part] = sum(n[task] for task in of_tasks)
+
+    def of_parts(value: Callable[[str, float], Any]) -> dict[Part, Any]:
+        """{part: the sum over its tasks of value(task, its weight)}."""
+        return {part: sum(value(*one) for one in own.items()) for part, own in weights.items()}
+
     return Scores(
         index={name: number for number, name in enumerate(kept)},
         run_counts=np.array([0 if name == "base" else len(runs) for name, runs in kept.items()]),
-        means=means,
-        item_covariance=covariance,
-        extra_item=extra_item,
-        item_counts=item_counts,
+        means=of_parts(lambda task, weight: weight * tasks[task].mean(axis=1)),
+        item_covariance=of_parts(
+            lambda task, weight: weight**2 * np.atleast_2d(np.cov(tasks[task])) / n[task]
+        ),
+        extra_item=of_parts(
+            lambda task, weight: weight**2 * span(tasks[task]) ** 2 / n[task] / (n[task] - 1)
+        ),
+        item_counts=of_parts(lambda task, weight: n[task]),
         run_variances=run_variances(everything, [*weights]),
         left_out=left_out,
     )

@@ -5,8 +5,6 @@ run directory, so scripts that were submitted by hand are found as well. A file 
 the job numbers, by which the accounting knows how the jobs ended.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

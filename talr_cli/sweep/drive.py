@@ -1,7 +1,5 @@
 """Runs the jobs of a plan, even if some fail, and returns the outcome of each."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress

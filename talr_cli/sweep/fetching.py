@@ -4,8 +4,6 @@ Each is loaded by the function that a run calls, so that the run finds exactly t
 This happens in a worker process; a second one, without network, then checks that all is found.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence

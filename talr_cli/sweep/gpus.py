@@ -1,7 +1,5 @@
 """The GPUs of this machine, as listed by nvidia-smi, without importing torch."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -4,8 +4,6 @@ Hydra takes a tenth of a second to compose a config. So each combination of grou
 once; values such as a learning rate or a seed are then set in copies, by Hydra's own function.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

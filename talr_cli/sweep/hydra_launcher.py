@@ -4,8 +4,6 @@ Such a launcher calls a function for each job, on the machine where the job runs
 starts the job's own process, as `Local` does, and returns its exit code.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -3,8 +3,6 @@
 Does not know which jobs a sweep has, nor where they run.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,8 +4,6 @@ Optuna stores the trials. A process holds a lock file for the trial that it runs
 which trials were abandoned and take them over.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

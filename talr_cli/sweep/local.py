@@ -1,7 +1,5 @@
 """Runs jobs on this machine, several at a time: each with a GPU, or a share of the CPU cores."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

@@ -3,8 +3,6 @@
 No model is loaded and nothing is downloaded. The hub is asked once whether it answers.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import urllib.error

@@ -4,8 +4,6 @@ The estimates come from the headers of weight files, from finished runs and from
 unknown is None. Memory is estimated as in `talr train`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil
@@ -28,7 +26,7 @@ from talr_cli.runs.study import filter_pair, load_results
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.statistics.pairs import share_trained
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
-from talr_cli.sweep.jobs import Job, State
+from talr_cli.sweep.jobs import Job
 from talr_cli.tracking.base import check_installed
 from talr_cli.tracking.wandb import is_logged_in
 from talr_cli.training import planner
@@ -73,25 +71,22 @@ def model_size(source: ModelSource | None) -> ModelSize | None:
 
 
 def estimate_disk(
-    jobs: Sequence[Job],
-    states: Sequence[State],
-    sizes: Mapping[Path, ModelSize | None],
-    keep: str,
-    workers: int,
+    left: Sequence[Job], sizes: Mapping[Path, ModelSize | None], keep: str, workers: int
 ) -> int | None:
-    """The peak bytes of disk that the unfinished jobs will take; None if a size is unknown.
+    """The peak bytes of disk that jobs will take; None if a size is unknown.
 
     Args:
+        left: The unfinished jobs.
         sizes: {run directory: size of its model}.
         keep: Which models stay on disk, as in `prune`.
         workers: How many jobs run at a time, each with its checkpoints.
     """
     models, checkpoints = [0], [0]
-    averaged = {job.depends_on.path for job in jobs if job.depends_on is not None}
+    averaged = {job.depends_on.path for job in left if job.depends_on is not None}
     kept = 0
-    for job, state in zip(jobs, states, strict=True):
+    for job in left:
         config = job.config
-        if not isinstance(config, TrainConfig) or state == "done":
+        if not isinstance(config, TrainConfig):
             continue
         size = sizes[job.directory.path]
         if size is None:
@@ -109,16 +104,14 @@ def estimate_disk(
     return kept + workers * (max(models) + max(checkpoints))
 
 
-def estimate_seconds(jobs: Sequence[Job], states: Sequence[State], workers: int) -> float | None:
-    """Seconds of training and evaluation of the unfinished jobs, by the finished runs of the study.
+def estimate_seconds(left: Sequence[Job], workers: int) -> float | None:
+    """Seconds of training and evaluation of unfinished jobs, by the finished runs of the study.
 
     None if there is no finished run for some model and dataset.
     """
     total = 0.0
     finished: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for job, state in zip(jobs, states, strict=True):
-        if state == "done":
-            continue
+    for job in left:
         study = (job.config.runs_dir, job.config.study)
         if study not in finished:
             finished[study] = load_results(Path(study[0]), study[1])
@@ -140,15 +133,12 @@ def _seconds(job: Job, finished: Sequence[dict[str, Any]]) -> float | None:
     trained = [one for one in similar if one["training"] and share_trained(one) == 1]
     same_method = [one for one in trained if one["run"]["method"] == method]
     training = [training_seconds(one["training"]) for one in same_method or trained]
-    training_times = [seconds for seconds in training if seconds is not None]
-    if trains and not training_times:
+    known = [seconds for seconds in training if seconds is not None]
+    if trains and not known:
         return None
-    share, scored = 1.0, 1
-    if trains:
-        share, scored = remaining_work(job)
-    return (share * statistics.mean(training_times) if trains else 0.0) + (
-        scored * statistics.mean(evaluation) if evaluates else 0.0
-    )
+    share, scored = remaining_work(job) if trains else (0.0, 1)
+    of_training = share * statistics.mean(known) if trains else 0.0
+    return of_training + (scored * statistics.mean(evaluation) if evaluates else 0.0)
 
 
 def remaining_work(job: Job) -> tuple[float, int]:
@@ -159,25 +149,21 @@ def remaining_work(job: Job) -> tuple[float, int]:
 
 
 def find_missing(
-    jobs: Sequence[Job],
-    states: Sequence[State],
-    shapes: Mapping[Path, Shape | None],
-    cluster: Cluster | None = None,
+    left: Sequence[Job], shapes: Mapping[Path, Shape | None], cluster: Cluster | None = None
 ) -> list[str]:
-    """Why jobs cannot run: files or packages are missing, or there is too little memory.
+    """Why unfinished jobs cannot run: files or packages are missing, or there is too little memory.
 
     Args:
         cluster: Where the jobs run; None: on this machine.
     """
     found: dict[str, None] = {}
-    for job, state in zip(jobs, states, strict=True):
-        if state != "done":
-            found |= dict.fromkeys(_missing_data(job.config))
-            found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], cluster))
-            try:
-                check_installed(job.config.logger)
-            except UserError as error:
-                found[str(error)] = None
+    for job in left:
+        found |= dict.fromkeys(_missing_data(job.config))
+        found |= dict.fromkeys(_missing_memory(job, shapes[job.directory.path], cluster))
+        try:
+            check_installed(job.config.logger)
+        except UserError as error:
+            found[str(error)] = None
     return list(found)
 
 
@@ -245,13 +231,12 @@ def _missing_memory(job: Job, shape: Shape | None, cluster: Cluster | None) -> I
 
 
 def describe_memory(
-    jobs: Sequence[Job],
-    states: Sequence[State],
+    left: Sequence[Job],
     shapes: Mapping[Path, Shape | None],
     cluster: Cluster | None = None,
     runs_per_gpu: int = 1,
 ) -> str | None:
-    """A sentence about the run that needs the most memory, if all rows had max_length tokens.
+    """A sentence about the unfinished run that needs most memory, if rows had max_length tokens.
 
     None if no training is left to do, or if no model's shape is known.
 
@@ -259,9 +244,9 @@ def describe_memory(
         runs_per_gpu: How many runs share the memory of a GPU, or of the machine.
     """
     found = []
-    for job, state in zip(jobs, states, strict=True):
+    for job in left:
         config, shape = _training_config(job), shapes[job.directory.path]
-        if state != "done" and config is not None and shape is not None:
+        if config is not None and shape is not None:
             available = _available_memory(config, cluster)[0]
             available = None if available is None else available / runs_per_gpu
             plan = _plan_longest_rows(config, shape, cluster, available or 0.0)

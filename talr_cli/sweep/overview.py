@@ -4,8 +4,6 @@ The files show what has finished or failed, the queue what waits or runs, and a 
 runs without a queue.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +19,12 @@ from talr_cli.sweep.detached import queued_jobs, submitted_jobs
 from talr_cli.sweep.slurm import QueuedJob
 
 State = Literal["done", "running", "waiting", "stopped", "failed", "diverged", "never started"]
+_WAITS = {  # {SLURM's reason: for what a job waits}
+    "None": "not considered yet",
+    "Dependency": "for the run that it depends on",
+    "BeginTime": "queued again, starts soon",
+    "PartitionTimeLimit": "forever: its time limit is above the partition's",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def _run_state(
     reason = (status.reason or "").strip().splitlines()[-1:]
     if job is not None and not job.has_ended:
         if job.is_waiting:
-            return RunState(run.path, "waiting", number, _waiting_reason(job))
+            return RunState(run.path, "waiting", number, _WAITS.get(job.reason, job.reason))
         return RunState(run.path, "running", number, f"on {job.nodes}, {_progress(run)}")
     if owner is not None:
         return RunState(run.path, "running", None, f"{owner}, {_progress(run)}")
@@ -110,16 +114,6 @@ def _is_settled(run: RunDirectory) -> bool:
         except UserError:
             return False
     return status in ("evaluated", "failed", "diverged")
-
-
-def _waiting_reason(job: QueuedJob) -> str:
-    reasons = {
-        "None": "not considered yet",
-        "Dependency": "for the run that it depends on",
-        "BeginTime": "queued again, starts soon",
-        "PartitionTimeLimit": "forever: its time limit is above the partition's",
-    }
-    return reasons.get(job.reason, job.reason)
 
 
 def _progress(run: RunDirectory) -> str:

@@ -1,7 +1,5 @@
 """The plan of a sweep: its jobs, each once and after those that it depends on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,9 +87,10 @@ def make_plan(
     """The plan of a sweep over these points."""
     jobs = make_jobs(points, sources, config_dir)
     states = [job_state(job) for job in jobs]
+    left = [job for job, state in zip(jobs, states, strict=True) if state != "done"]
     size_by_model = {key: needs.model_size(source) for key, source in sources.items()}
     sizes = {job.directory.path: size_by_model[model_key(job.config)] for job in jobs}
-    disk = needs.estimate_disk(jobs, states, sizes, options.keep, options.workers)
+    disk = needs.estimate_disk(left, sizes, options.keep, options.workers)
     free = needs.free_bytes(Path(points[0].config.runs_dir))
     shape_by_model = {key: shape_of(source) for key, source in sources.items()}
     shapes = {job.directory.path: shape_by_model[model_key(job.config)] for job in jobs}
@@ -99,7 +98,7 @@ def make_plan(
     sharing = 1
     if options.launcher == "local":
         sharing = runs_per_gpu(options.workers, points[0].config.device)
-    missing = needs.find_missing(jobs, states, shapes, cluster)
+    missing = needs.find_missing(left, shapes, cluster)
     if disk is not None and disk > free:
         missing.append(f"disk: up to {gib(disk)} are needed, {gib(free)} are free")
     unknown = [json.loads(key)["path"] for key, source in sources.items() if source is None]
@@ -107,10 +106,10 @@ def make_plan(
         jobs,
         states,
         options.retry_failed,
-        needs.estimate_seconds(jobs, states, options.workers),
+        needs.estimate_seconds(left, options.workers),
         disk,
         free,
-        needs.describe_memory(jobs, states, shapes, cluster, sharing),
+        needs.describe_memory(left, shapes, cluster, sharing),
         needs.notes(jobs, unknown),
         missing,
     )

@@ -1,7 +1,5 @@
 """Deletes the weights of finished runs according to `keep`; scores, curves and samples stay."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Sequence
 from functools import cache

@@ -3,8 +3,6 @@
 Reads run directories; does not decide which jobs run, nor where.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,7 @@ from talr_cli import progress
 from talr_cli.progress import clock
 from talr_cli.statistics.pairs import PARTS, measured_alike, score_of
 from talr_cli.sweep import needs
-from talr_cli.sweep.jobs import Job, Outcome, State
+from talr_cli.sweep.jobs import Job, Outcome
 
 Kind = tuple[str, bool]
 log = logging.getLogger(__name__)
@@ -40,14 +38,12 @@ class Reporter:
         if self._estimated_at and len(outcomes) == len(self._ended):
             return
         self._ended = set(outcomes)
-        states: list[State] = [
-            "done" if job.directory.path in outcomes else "to do" for job in self._jobs
-        ]
-        left = [_kind(job) for job in self._jobs if job.directory.path not in outcomes]
-        if all(kind in self._durations for kind in left):
-            self._estimate = sum(mean(self._durations[kind]) for kind in left) / self._workers
+        left = [job for job in self._jobs if job.directory.path not in outcomes]
+        kinds = [_kind(job) for job in left]
+        if all(kind in self._durations for kind in kinds):
+            self._estimate = sum(mean(self._durations[kind]) for kind in kinds) / self._workers
         else:
-            self._estimate = needs.estimate_seconds(self._jobs, states, self._workers)
+            self._estimate = needs.estimate_seconds(left, self._workers)
         self._estimated_at = time.monotonic()
 
     def job_started(self, job: Job, outcomes: Mapping[Path, Outcome]) -> None:
@@ -79,20 +75,15 @@ class Reporter:
     def line(self) -> str:
         """One line with the progress of the sweep and of the run that started first."""
         parts = [f"sweep {len(self._ended)}/{len(self._jobs)} done"]
-        left = self._seconds_left()
-        if left is not None and left > 0:
-            parts.append(f"{clock(left)} left")
+        if self._estimate is not None:
+            left = self._estimate - (time.monotonic() - self._estimated_at)
+            parts += [f"{clock(left)} left"] if left > 0 else []
         running = list(self._running.values())
         for job, since in running[:1]:
             parts.append(f"{_short_name(job)} {self._activity(job, since)}")
         if len(running) > 1:
             parts.append(f"and {len(running) - 1} more")
         return ", ".join(parts)
-
-    def _seconds_left(self) -> float | None:
-        if self._estimate is None:
-            return None
-        return self._estimate - (time.monotonic() - self._estimated_at)
 
     def _activity(self, job: Job, since: float) -> str:
         """What the job is doing, by the latest progress file of its runs."""

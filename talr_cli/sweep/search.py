@@ -4,8 +4,6 @@ Each trial is a run of the study, which is found, resumed and owned by one proce
 `talr train`. Optuna chooses the next values by the domain scores and general losses so far.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 An error of a command becomes a UserError of one line, with the remedy if it is known.
 """
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ Hydra's launcher submits them through submitit, which reads their states from SL
 Not every cluster has accounting, so the queue is read instead.
 """
 
-from __future__ import annotations
-
 import logging
 import shlex
 import time
@@ -21,24 +19,11 @@ log = logging.getLogger(__name__)
 
 POLL = 10.0  # seconds between requests to the queue
 _GONE = "gone from the queue"  # a job that ended some minutes ago
-# {key of hydra.launcher: option of sbatch} that decide whether a job can ever start.
-_OPTIONS = {
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "timeout_min": "time",
-    "nodes": "nodes",
-    "tasks_per_node": "ntasks-per-node",
-    "cpus_per_task": "cpus-per-task",
-    "cpus_per_gpu": "cpus-per-gpu",
-    "gpus_per_node": "gpus-per-node",
-    "gpus_per_task": "gpus-per-task",
-    "gres": "gres",
-    "mem_per_cpu": "mem-per-cpu",
-    "mem_per_gpu": "mem-per-gpu",
-    "constraint": "constraint",
-    "exclude": "exclude",
-}
+# Values of hydra.launcher that decide whether a job can ever start, and are options of sbatch.
+_OPTIONS = (
+    *("partition", "account", "qos", "nodes", "cpus_per_task", "cpus_per_gpu", "gpus_per_node"),
+    *("gpus_per_task", "gres", "mem_per_cpu", "mem_per_gpu", "constraint", "exclude"),
+)
 # {option of a detached sweep: that of a sweep that waits}; longer ones first.
 _LAUNCHER_OPTIONS = {
     "slurm.options=[--qos=NAME]": "hydra.launcher.qos=NAME",
@@ -53,7 +38,8 @@ _LAUNCHER_OPTIONS = {
 
 def refusal(settings: Mapping[str, Any]) -> str | None:
     """Why the cluster would never start a job with these settings of `hydra.launcher`, or None."""
-    options = {option: settings.get(key) for key, option in _OPTIONS.items()}
+    options = {name: settings.get(name) for name in _OPTIONS}
+    options |= {"time": settings["timeout_min"], "ntasks-per-node": settings.get("tasks_per_node")}
     memory = settings.get("mem_gb")
     options["mem"] = None if memory is None else f"{memory}G"
     options |= dict(settings.get("additional_parameters") or {})

@@ -1,7 +1,5 @@
 """Calls functions in another process, so that nothing stays imported or set in this one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool

@@ -160,6 +160,7 @@ def test_show_works_for_a_run_that_cannot_be_compared_with_its_base(study, capsy
     scores["domain"]["answer_by"] = "likelihood"
     run.write_results(scores)
     assert "0.500 ± 0.030" in said(show, capsys, "talr")
+    assert "0.500 ± 0.030" not in said(show, capsys, "base")  # it is of another run
 
 
 def test_a_run_without_scores_or_config_is_shown_too(study, capsys):

@@ -2,7 +2,7 @@
 
 from synthetic_study import results
 
-from talr_cli.report.figures.along import draw_along, plot_along
+from talr_cli.report.figures.along import draw_along
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.pairs import name_of
 
@@ -23,13 +23,9 @@ def study():
     return [results("base", domain=(0.3, 0.02)), *ends, *points]
 
 
-def test_a_line_goes_from_the_base_through_the_points_to_the_end(tmp_path):
+def test_a_line_goes_from_the_base_through_the_points_to_the_end():
     (group,) = comparable(study())
-    png, svg = plot_along([group], tmp_path)
-    assert (png.name, svg.suffix) == ("along-small__medcalc.png", ".svg")
-    path = [one for one in group.runs if one["run"]["lr"] == 1e-5]
-    path.sort(key=lambda one: one["training"]["steps"])
-    domain, general, drift = draw_along(group, [path]).axes[:3]
+    domain, general, drift = draw_along(group).axes[:3]
     (line,) = (one for one in domain.get_lines() if len(one.get_xdata()) == 4)
     assert line.get_xydata().tolist() == [[0, 0.3], [25, 0.4], [50, 0.5], [100, 0.6]]
     bars = domain.collections[0].get_segments()
@@ -47,15 +43,7 @@ def test_seeds_are_averaged_with_their_deviation_and_rates_written_as_everywhere
     point = taken(other, 0.5, 50, 0.7)
     point["run"]["seed"] = 1
     (group,) = comparable([*study(), other, point])
-    mine = [one for one in group.runs if one["run"]["lr"] == 1e-5]
-    paths = [
-        sorted(
-            (one for one in mine if one["run"]["seed"] == seed),
-            key=lambda one: one["training"]["steps"],
-        )
-        for seed in (0, 1)
-    ]
-    figure = draw_along(group, paths)
+    figure = draw_along(group)
     (line,) = (one for one in figure.axes[0].get_lines() if len(one.get_xdata()) == 3)
     assert line.get_xydata().round(9).tolist() == [[0, 0.3], [50, 0.6], [100, 0.7]]
     bars = figure.axes[0].collections[0].get_segments()
@@ -65,7 +53,6 @@ def test_seeds_are_averaged_with_their_deviation_and_rates_written_as_everywhere
     assert label == "sft, lr 1e-5"
 
 
-def test_without_points_there_is_no_picture(tmp_path):
-    ends = [one for one in study() if "taken" not in (one["weights"] or {})]
-    assert plot_along(comparable(ends), tmp_path) == []
-    assert not list(tmp_path.iterdir())
+def test_without_points_there_is_no_picture():
+    (group,) = comparable(one for one in study() if "taken" not in (one["weights"] or {}))
+    assert draw_along(group) is None

@@ -8,7 +8,7 @@ from conftest import jsonl
 from synthetic_study import BASE, metrics, results, study, write_study
 
 from talr_cli.report.figures import curves
-from talr_cli.report.figures.curves import STATISTICS, binned, plot_curves
+from talr_cli.report.figures.curves import STATISTICS, binned, draw_curves
 from talr_cli.runs.study import load_runs
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.seeds import seed_groups
@@ -83,8 +83,8 @@ def test_damaged_lines_cost_only_themselves(tmp_path, caplog):
     rows[3] = rows[3][:9] + "\n"
     rows[5] = '{"step": 6, "loss": "low"}\n'
     damaged.write_text("".join(rows))
-    names = {path.name for path in plot_curves(comparable(runs.values()), runs, tmp_path)}
-    assert "loss-small__medcalc.svg" in names
+    (group,) = comparable(runs.values())
+    assert "loss" in draw_curves(group, runs)
     assert "sft-lr1e-6-s0-1/metrics.jsonl: line 4 and 1 more damaged, left out" in caplog.text
     drawn = {line.label: line for line in lines(runs, "loss")}
     assert set(drawn) == {"sft", "talr"}
@@ -108,4 +108,5 @@ def test_a_number_that_was_not_finite_is_a_gap(tmp_path):
 
 def test_a_study_of_evaluations_has_no_curves(tmp_path):
     runs = written(tmp_path, [BASE])
-    assert plot_curves(comparable(runs.values()), runs, tmp_path) == []
+    (group,) = comparable(runs.values())
+    assert draw_curves(group, runs) == {}

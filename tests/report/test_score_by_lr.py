@@ -4,15 +4,13 @@ import numpy
 import pytest
 from synthetic_study import BASE, METHODS, results, study
 
-from talr_cli.report.figures import score_by_lr
-from talr_cli.report.figures.score_by_lr import plot_score_by_lr
+from talr_cli.report.figures.score_by_lr import draw_score_by_lr
 from talr_cli.statistics.groups import comparable
-from talr_cli.statistics.seeds import seed_groups
 
 
-def panels(runs, parts=("domain", "general")):
+def panels(runs):
     (group,) = comparable(runs)
-    return score_by_lr._draw(group, seed_groups(group.runs), parts).axes
+    return draw_score_by_lr(group).axes
 
 
 def bars(axes):
@@ -70,17 +68,15 @@ def test_settings_of_one_name_are_two_lines_of_one_look_with_one_name():
     assert domain.get_legend_handles_labels()[1].count("sft") == 1
 
 
-def test_a_score_that_no_run_has_has_no_panel(tmp_path):
+def test_a_score_that_no_run_has_has_no_panel():
     runs = [results("sft", general=None), results("talr", 1e-5, general=None)]
-    plot_score_by_lr(comparable([BASE, *runs]), tmp_path)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg"}
-    (axes,) = panels(runs, ["domain"])
+    (axes,) = panels([BASE, *runs])
     assert set(bars(axes)) == {"sft", "talr"}
 
 
-def test_runs_without_a_rate_have_no_place(tmp_path):
-    runs = comparable([BASE, results("someones-checkpoint", None)])
-    assert plot_score_by_lr(runs, tmp_path) == []
+def test_runs_without_a_rate_have_no_place():
+    (group,) = comparable([BASE, results("someones-checkpoint", None)])
+    assert draw_score_by_lr(group) is None
 
 
 def test_a_run_of_another_measure_is_not_drawn():
@@ -94,7 +90,7 @@ def test_a_run_of_another_measure_is_not_drawn():
 def test_a_legend_names_every_method_once():
     runs = study(36, methods=METHODS[:3], seeds=3)
     (group,) = comparable(runs)
-    figure = score_by_lr._draw(group, seed_groups(group.runs), ["domain", "general"])
+    figure = draw_score_by_lr(group)
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["base model", "sft", "talr", "flow"]

@@ -8,7 +8,7 @@ import numpy
 import pytest
 from synthetic_study import BASE, results
 
-from talr_cli.report.figures import score_by_lr
+from talr_cli.report.figures.score_by_lr import draw_score_by_lr
 from talr_cli.report.figures.tradeoff import draw_tradeoff
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.seeds import seeds_cells
@@ -19,7 +19,6 @@ from talr_cli.statistics.pairs import measured_alike
 from talr_cli.statistics.seeds import (
     ambiguous_lines,
     curves,
-    final_settings,
     seed_groups,
     unambiguous_settings,
 )
@@ -196,8 +195,7 @@ def test_one_curve_is_of_one_setting_and_what_is_left_out_of_it_is_said():
 def test_pictures_join_points_of_one_setting_alone():
     runs = [BASE, *at_rates("s0", [1e-6, 1e-5]), *at_rates("s1", [2e-6])]
     (group,) = comparable(runs)
-    settings = final_settings(group.runs)
-    figure = score_by_lr._draw(group, settings, ["domain"])
+    figure = draw_score_by_lr(group)
     drawn = [len(bar.lines[0].get_xdata()) for bar in figure.axes[0].containers]
     assert drawn == [2, 1]
     assert figure.axes[0].get_legend_handles_labels()[1] == ["base model", "talr"]

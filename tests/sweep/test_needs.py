@@ -30,24 +30,23 @@ def test_the_size_of_a_model_is_read_from_its_files(tiny_source):
     assert {tensor.element_size() for tensor in tensors} == {found.bytes_each}
 
 
-def needed_disk(jobs, keep, workers=1, states=None):
-    size = ModelSize(1000, 2)
-    sizes = {one.directory.path: size for one in jobs}
-    return needs.estimate_disk(jobs, states or ["to do"] * len(jobs), sizes, keep, workers)
+def needed_disk(jobs, keep, workers=1):
+    sizes = {one.directory.path: ModelSize(1000, 2) for one in jobs}
+    return needs.estimate_disk(jobs, sizes, keep, workers)
 
 
 def test_disk_counts_what_is_kept_and_what_is_written_meanwhile(tmp_path):
     sft, talr = job(tmp_path, "sft-lr1"), job(tmp_path, "talr-lr1", "method=talr")
     meanwhile = 2000 + 3 * 12 * 1000  # a model of 1000 numbers in 2 bytes; checkpoints
     assert needed_disk([sft, talr], "final") == 2 * 2000 + meanwhile
-    assert needed_disk([sft, talr], "final", states=["done", "to do"]) == 2000 + meanwhile
+    assert needed_disk([talr], "final") == 2000 + meanwhile
     assert needed_disk([sft, talr], "none") == meanwhile
     assert needed_disk([sft, talr], "none", workers=2) == 2 * meanwhile
     average = job(tmp_path, "averaging-lr1", "method=averaging", depends_on=sft.directory)
     assert needed_disk([sft, talr, average], "none") == 2000 + meanwhile
     lora = job(tmp_path, "lora-lr1", "method=lora", "trainer.save_dtype=float32")
     assert needed_disk([lora], "final") == 4000 + 4000
-    assert needs.estimate_disk([sft], ["to do"], {sft.directory.path: None}, "final", 1) is None
+    assert needs.estimate_disk([sft], {sft.directory.path: None}, "final", 1) is None
 
 
 def write_results(directory, method, seconds, training):
@@ -63,23 +62,21 @@ def test_time_is_that_of_finished_runs_and_else_unknown(tmp_path):
     sft, talr, base = (job(tmp_path, f"{name}-lr2") for name in ("sft", "talr", "base"))
     base = Job("eval", (), base.config, base.directory)
     average = job(tmp_path, "averaging-lr2", "method=averaging", depends_on=sft.directory)
-    todo = ["to do"]
-    assert needs.estimate_seconds([sft], todo, 1) is None
+    assert needs.estimate_seconds([sft], 1) is None
     timed = {"steps": 10, "resumed_from_step": 0}
     write_results(finished.directory, "sft", 5, {**timed, "seconds": 100})
     write_results(slow.directory, "talr", 15, {**timed, "seconds": 300})
     evaluation = (2 * 5 + 2 * 15) / 2
-    assert needs.estimate_seconds([sft], todo, 1) == pytest.approx(100 + evaluation)
-    assert needs.estimate_seconds([sft, talr], todo * 2, 2) == pytest.approx(400 / 2 + evaluation)
-    assert needs.estimate_seconds([base, average], todo * 2, 1) == pytest.approx(2 * evaluation)
-    assert needs.estimate_seconds([sft], ["done"], 1) == 0
+    assert needs.estimate_seconds([sft], 1) == pytest.approx(100 + evaluation)
+    assert needs.estimate_seconds([sft, talr], 2) == pytest.approx(400 / 2 + evaluation)
+    assert needs.estimate_seconds([base, average], 1) == pytest.approx(2 * evaluation)
     # A point of a training took a part of its time.
     early = job(tmp_path, "sft-lr1-at0.5")
     write_results(early.directory, "sft", 10, {**timed, "seconds": 50})
     scored = early.directory.read_results()
     scored["weights"]["taken"] = {"at": 0.5, "of": "sft-lr1"}
     early.directory.write_results(scored)
-    assert needs.estimate_seconds([sft], todo, 1) == pytest.approx(100 + (10 + 30 + 20) / 3)
+    assert needs.estimate_seconds([sft], 1) == pytest.approx(100 + (10 + 30 + 20) / 3)
 
 
 @pytest.mark.parametrize(
@@ -120,41 +117,37 @@ def test_a_model_that_cannot_fit_is_named(tmp_path):
     full, lora = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "lora", "method=lora")
     for numbers, lacks in ((memory // 16 - 10**6, 0), (memory // 16 + 10**6, 1)):
         shapes = {one.directory.path: model(int(numbers)) for one in (full, lora)}
-        found = needs.find_missing([full], ["to do"], shapes)
+        found = needs.find_missing([full], shapes)
         assert len(found) == lacks
     assert "adapter=lora" in found[0]
-    assert needs.find_missing([lora], ["to do"], shapes) == []
-    assert needs.find_missing([full], ["done"], shapes) == []
+    assert needs.find_missing([lora], shapes) == []
 
 
 def test_memory_is_stated_for_the_run_that_takes_the_most(tmp_path):
     small, kl = job(tmp_path, "sft-lr1", "device=cpu"), job(tmp_path, "kl-lr1", "method=kl")
     shapes = {one.directory.path: model(10**8) for one in (small, kl)}
-    stated = needs.describe_memory([small, kl], ["to do"] * 2, shapes)
+    stated = needs.describe_memory([small, kl], shapes)
     assert "kl" in stated
     assert "max_length=4096" in stated
-    assert needs.describe_memory([small], ["done"], shapes) is None
-    assert needs.describe_memory([small], ["to do"], {small.directory.path: None}) is None
+    assert needs.describe_memory([small], {small.directory.path: None}) is None
 
 
 def test_memory_of_another_machine_is_the_configured_one(tmp_path):
     one = job(tmp_path, "sft-lr1", "trainer.batch_size=8")
     shapes = {one.directory.path: model(10**9)}
     unknown, small = needs.Cluster(1, None), needs.Cluster(1, 15e9)
-    assert needs.find_missing([one], ["to do"], shapes, unknown) == []
+    assert needs.find_missing([one], shapes, unknown) == []
     # Weights, gradient and Adam's two moments: 16 bytes a weight.
-    (lacks,) = needs.find_missing([one], ["to do"], shapes, small)
+    (lacks,) = needs.find_missing([one], shapes, small)
     assert "14.0 GiB is what each GPU there has" in lacks
-    assert needs.find_missing([one], ["to do"], shapes, needs.Cluster(1, 17e9)) == []
+    assert needs.find_missing([one], shapes, needs.Cluster(1, 17e9)) == []
     small = {one.directory.path: model(10**7)}
-    stated = needs.describe_memory([one], ["to do"], small, unknown)
+    stated = needs.describe_memory([one], small, unknown)
     assert "1 of 8 rows at once with layers computed again; up to" in stated
     assert "with 8), if all had max_length=4096 tokens; with slurm.gpu_memory=GIB" in stated
-    known = needs.describe_memory([one], ["to do"], shapes, needs.Cluster(1, 80 * 2**30))
+    known = needs.describe_memory([one], shapes, needs.Cluster(1, 80 * 2**30))
     assert f"{0.92 * 80:.1f} GiB are usable" in known
-    shared = needs.describe_memory(
-        [one], ["to do"], shapes, needs.Cluster(1, 80 * 2**30), runs_per_gpu=2
-    )
+    shared = needs.describe_memory([one], shapes, needs.Cluster(1, 80 * 2**30), runs_per_gpu=2)
     assert f"{0.92 * 40:.1f} GiB are usable, as 2 runs share it" in shared
 
 

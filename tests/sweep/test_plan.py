@@ -107,15 +107,21 @@ def test_points_along_a_training_are_made_with_it_and_averaged(tiny_source):
 
 def test_a_run_has_the_state_that_its_files_say(tiny_source):
     grid = expand_grid(["model=tiny", "lr=1e-3", "eval=false"], None)
-    (run,) = make_jobs(grid, find_models(grid, fetch=False), None)
+    models = find_models(grid, fetch=False)
+    (run,) = make_jobs(grid, models, None)
     found = [job_state(run)]
     run.directory.model.mkdir(parents=True)
     for written in ("training", "failed", "diverged", "trained", "evaluated"):
         run.directory.write_status(written)
         found.append(job_state(run))
     assert found == ["to do", "to resume", "failed", "failed", "done", "done"]
+    made = make_plan(grid, models, None, composition.load("sweep", []))
+    assert (made.states, made.disk, made.seconds, made.memory) == (["done"], 0, 0, None)
     run.directory.model.rmdir()
     assert job_state(run) == "to resume"
+    made = make_plan(grid, models, None, composition.load("sweep", []))
+    assert made.disk > 0
+    assert (made.seconds, made.memory is None) == (None, False)
 
 
 def test_a_finished_run_of_other_values_is_told_from_the_one_that_is_to_do(tiny_source):

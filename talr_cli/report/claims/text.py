@@ -1,7 +1,5 @@
 """The text of the findings on the paper's claims: lines, Markdown, HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from talr_cli.printable import printable

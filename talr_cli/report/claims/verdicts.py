@@ -7,8 +7,6 @@ runs is unknown, and there is no verdict. `not testable here` means that the stu
 or that nothing was learned. The tests are ours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -3,29 +3,15 @@
 One figure for each group of comparable runs with points along a training; seeds are averaged.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from talr_cli.printable import rate_text
-from talr_cli.report.figures.looks import (
-    EDGE,
-    LINES,
-    error_bar_note,
-    faint_grid,
-    legend_below,
-    method_looks,
-    new_figure,
-    save,
-    wrapped,
-)
+from talr_cli.report.figures import looks
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, method_label, trajectories
@@ -40,66 +26,64 @@ PANELS = {
 Curve = list[tuple[int, float, float]]  # (step, score, error)
 
 
-def plot_along(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw the groups that have points along a training; returns the files written."""
-    files = []
-    for group in groups:
-        trainings = _trainings(group.runs)
-        if trainings:
-            files += save(draw_along(group, trainings), folder, f"along-{group.file_name}")
-    return files
-
-
-def _trainings(runs: Sequence[Results]) -> list[list[Results]]:
-    """The points of each training in their order, without runs of an unknown number of steps."""
-    return trajectories(one for one in runs if (one.get("training") or {}).get("steps"))
-
-
-def draw_along(group: Group, trainings: Sequence[Sequence[Results]]) -> Figure:
+def draw_along(group: Group) -> Figure | None:
     """Three panels, with a line from the base model at step 0 for each method and rate.
 
-    Args:
-        trainings: The points along each training.
+    None if the group has no points along a training.
     """
+    # Without runs of an unknown number of steps.
+    timed = (one for one in group.runs if (one.get("training") or {}).get("steps"))
     seeds: dict[tuple[str, float, str], list[Sequence[Results]]] = {}
-    for path in trainings:
+    for path in trajectories(timed):
         key = method_label(path[0]), path[0]["run"]["lr"], setting_of(path) or ""
         seeds.setdefault(key, []).append(path)
-    looks = method_looks(group.runs)
-    legend = [*looks]
+    if not seeds:
+        return None
+    known = looks.method_looks(group.runs)
+    legend = [*known]
     settings = sorted(seeds, key=lambda one: (legend.index(one[0]), *one[1:]))
     rates = sorted({lr for _, lr, _ in settings})
-    lines = {lr: LINES[index % len(LINES)] for index, lr in enumerate(rates)}
+    lines = {lr: looks.LINES[index % len(looks.LINES)] for index, lr in enumerate(rates)}
     styles: dict[tuple[str, float], dict[str, Any]] = {}
     for label, lr, _ in settings:
-        look = looks[label]
+        look = known[label]
         styles[label, lr] = {"color": look.color, "marker": look.marker, "linestyle": lines[lr]}
     crowded = len(settings) > FEW
-    figure = new_figure(6.4, 7.4)
+    sizes: dict[str, Any] = {"markeredgecolor": looks.EDGE, "markersize": 4.5, "linewidth": 1.3}
+    sizes |= {"markeredgewidth": 0.5, "alpha": 1.0}
+    if crowded:
+        sizes |= {"markersize": 2.5, "linewidth": 0.7, "markeredgewidth": 0.2, "alpha": 0.8}
+    figure = looks.new_figure(6.4, 7.4)
     drawn = figure.subplots(len(PANELS), 1, sharex=True)
     for axes, (part, title) in zip(drawn, PANELS.items(), strict=True):
         for one in settings:
-            curves = [_curve(group.base, path, part) for path in seeds[one]]
-            _draw_line(axes, _averaged(curves), styles[one[:2]], crowded)
+            curve = _averaged([_curve(group.base, path, part) for path in seeds[one]])
+            if len(curve) > 1:
+                steps, scores, errors = zip(*curve, strict=True)
+                bars = None if crowded else errors
+                axes.errorbar(steps, scores, yerr=bars, elinewidth=0.8, **(sizes | styles[one[:2]]))
         before = _measured(group.base, part) if group.base else None
         if before is not None and part != "kl_from_base":
             axes.axhline(before[0], color="0.4", linestyle=":", linewidth=1, zorder=1)
         axes.set_ylabel(title, fontsize=9)
         axes.tick_params(labelsize=8)
-        faint_grid(axes)
+        looks.faint_grid(axes)
     drawn[-1].set_xlabel("optimizer step", fontsize=9)
-    figure.suptitle(wrapped(group.title, 65), fontsize=10)
-    legend_below(
+    figure.suptitle(looks.wrapped(group.title, 65), fontsize=10)
+    looks.legend_below(
         figure,
         [
-            Line2D([], [], markersize=5, label=wrapped(f"{label}, lr {rate_text(lr)}"), **style)
+            Line2D(
+                [], [], markersize=5, label=looks.wrapped(f"{label}, lr {rate_text(lr)}"), **style
+            )
             for (label, lr), style in styles.items()
         ],
         columns=3,
-        fontsize=8,
+        size=8,
         handlelength=3.5,
-        title=None if crowded else error_bar_note(any(len(each) > 1 for each in seeds.values())),
-        title_fontsize=8,
+        title=None
+        if crowded
+        else looks.error_bar_note(any(len(each) > 1 for each in seeds.values())),
     )
     return figure
 
@@ -135,21 +119,3 @@ def _measured(results: Results, part: str) -> tuple[float, float] | None:
     section = (results["drift"] or {}).get(part) if part == "kl_from_base" else results[part]
     found = estimate_of(section)
     return None if found is None else (found.score, found.stderr or 0.0)
-
-
-def _draw_line(axes: Axes, curve: Curve, style: dict[str, Any], crowded: bool) -> None:
-    if len(curve) < 2:
-        return
-    steps, scores, errors = zip(*curve, strict=True)
-    axes.errorbar(
-        steps,
-        scores,
-        yerr=None if crowded else errors,
-        markersize=2.5 if crowded else 4.5,
-        markeredgecolor=EDGE,
-        markeredgewidth=0.2 if crowded else 0.5,
-        linewidth=0.7 if crowded else 1.3,
-        alpha=0.8 if crowded else 1.0,
-        elinewidth=0.8,
-        **style,
-    )

@@ -3,8 +3,6 @@
 Reads metrics.jsonl of the run directories.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from talr_cli.methods.base import HARD_TOKEN_PROBABILITY
 from talr_cli.printable import rate_text
-from talr_cli.report.figures.looks import (
-    LINES,
-    faint_grid,
-    legend_below,
-    look_of,
-    new_figure,
-    ordered,
-    panel_grid,
-    save,
-    shades,
-    wrapped,
-)
+from talr_cli.report.figures import looks
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import RunsByPath
@@ -77,18 +64,12 @@ class Line:
     values: np.ndarray
 
 
-def plot_curves(groups: Sequence[Group], runs: RunsByPath, folder: Path) -> list[Path]:
-    """Draw each recorded statistic of each group; returns the files written."""
-    files = []
-    for group in groups:
-        metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
-        settings = final_settings(group.runs)
-        for statistic in STATISTICS:
-            lines = _lines(settings, metrics, statistic)
-            if lines:
-                name = f"{statistic.file}-{group.file_name}"
-                files += save(_draw(lines, statistic, group.title), folder, name)
-    return files
+def draw_curves(group: Group, runs: RunsByPath) -> dict[str, Figure]:
+    """{`file` of a statistic: its figure} of each statistic that the group's runs recorded."""
+    metrics = {id(results): _read(path) for path, results in group.by_path(runs).items()}
+    settings = final_settings(group.runs)
+    lines = {statistic: _lines(settings, metrics, statistic) for statistic in STATISTICS}
+    return {one.file: _draw(own, one, group.title) for one, own in lines.items() if own}
 
 
 def binned(
@@ -146,21 +127,21 @@ def _lines(
 
 
 def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
-    labels = ordered({line.label for line in lines})
+    labels = looks.ordered({line.label for line in lines})
     rates = sorted({line.lr for line in lines if line.lr is not None})
-    styles = {lr: LINES[place % len(LINES)] for place, lr in enumerate(rates)}
-    rows, columns = panel_grid(len(labels))
-    figure = new_figure(6.4, PANEL * max(rows, 1.3) + 1.3)
+    styles = {lr: looks.LINES[place % len(looks.LINES)] for place, lr in enumerate(rates)}
+    rows, columns = looks.panel_grid(len(labels))
+    figure = looks.new_figure(6.4, PANEL * max(rows, 1.3) + 1.3)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, label in zip(panels, labels, strict=False):
         for line in lines:
             if line.label == label:
-                color = look_of(label).color
+                color = looks.look_of(label).color
                 if line.lr is not None:
-                    color = shades(color, len(rates))[rates.index(line.lr)]
+                    color = looks.shades(color, len(rates))[rates.index(line.lr)]
                 _draw_line(axes, line, color, styles.get(line.lr or 0.0, "-"))
-        axes.set_title(wrapped(label, 22), fontsize=9)
-        faint_grid(axes)
+        axes.set_title(looks.wrapped(label, 22), fontsize=9)
+        looks.faint_grid(axes)
         axes.tick_params(labelsize=8)
     for axes in panels[len(labels) :]:
         axes.remove()
@@ -171,12 +152,12 @@ def _draw(lines: Sequence[Line], statistic: Statistic, pair: str) -> Figure:
     if statistic.logarithmic and values.min() > 0 and values.max() > 5 * values.min():
         _make_logarithmic(panels[0])
     figure.supylabel(statistic.label, fontsize=9)
-    figure.suptitle(wrapped(pair, 20 * columns + 20), fontsize=10)
+    figure.suptitle(looks.wrapped(pair, 20 * columns + 20), fontsize=10)
     handles = [
         Line2D([], [], color=grey, linestyle=styles[lr], label=f"lr {rate_text(lr)}")
-        for lr, grey in zip(rates, shades((0.4, 0.4, 0.4), len(rates)), strict=True)
+        for lr, grey in zip(rates, looks.shades((0.4, 0.4, 0.4), len(rates)), strict=True)
     ]
-    legend_below(figure, handles, columns=4, fontsize=8, handlelength=3.5)
+    looks.legend_below(figure, handles, columns=4, size=8, handlelength=3.5)
     return figure
 
 

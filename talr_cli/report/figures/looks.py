@@ -62,6 +62,7 @@ OWN_MARKERS = "sX^vPd<>hp8"  # without the circle of sft and the diamond of talr
 # Hues (from 0 to 1) of a user's own methods, away from those of sft and talr.
 OWN_HUES = ((0.15, 0.48), (0.66, 0.97))
 EDGE = "#222222"
+OUTLINED: dict[str, Any] = {"markeredgecolor": EDGE, "markeredgewidth": 0.8}
 NAME_WIDTH = 26  # characters; longer names are wrapped
 
 
@@ -87,12 +88,17 @@ def faint_grid(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D], columns: int, **look: Any) -> None:
-    """A legend below all panels, with at most so many columns, and fewer if they are too wide."""
+def legend_below(
+    figure: Figure, handles: Sequence[Line2D], columns: int, size: int, **look: Any
+) -> None:
+    """A legend below all panels, with at most so many columns, and fewer if they are too wide.
+
+    Args:
+        size: Of its letters and its title, in points.
+    """
+    look |= {"fontsize": size, "title_fontsize": size, "frameon": False}
     for count in range(columns, 0, -1):
-        legend = figure.legend(
-            handles=handles, loc="outside lower center", ncols=count, frameon=False, **look
-        )
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=count, **look)
         if legend.get_window_extent().width <= figure.bbox.width or count == 1:
             return
         legend.remove()

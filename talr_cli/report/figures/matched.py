@@ -1,32 +1,20 @@
 """The figure of methods at an equal domain score, each against sft; see `statistics.matched`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from talr_cli.report.figures.looks import EDGE, faint_grid, look_of, new_figure, save, wrapped
-from talr_cli.statistics.groups import Group
+from talr_cli.report.figures.looks import OUTLINED, faint_grid, look_of, new_figure, wrapped
 from talr_cli.statistics.matched import REFERENCE, Matched
 
 
-def plot_matched(found: Sequence[tuple[Group, Sequence[Matched]]], folder: Path) -> list[Path]:
-    """Draw each group whose methods can be compared; returns the files written.
+def draw_matched(found: Sequence[Matched], title: str) -> Figure | None:
+    """The differences of the general score with their intervals, the best method on top.
 
-    Args:
-        found: Each group with what `matched` returns for it.
+    None if there are none.
     """
-    files = []
-    for group, methods in found:
-        if methods:
-            files += save(draw_matched(methods, group.title), folder, f"matched-{group.file_name}")
-    return files
-
-
-def draw_matched(found: Sequence[Matched], title: str) -> Figure:
-    """The differences of the general score with their intervals, the best method on top."""
+    if not found:
+        return None
     figure = new_figure(6.4, 1.5 + 0.42 * len(found))
     axes = figure.add_subplot()
     names = [f"{wrapped(one.method)}, at {one.domain:.3f}" for one in found]
@@ -40,9 +28,8 @@ def draw_matched(found: Sequence[Matched], title: str) -> Figure:
             marker=look.marker,
             color=look.color,
             markersize=9,
-            markeredgecolor=EDGE,
-            markeredgewidth=0.8,
             elinewidth=2.2,
+            **OUTLINED,
             # Open: not distinguishable from noise.
             markerfacecolor=look.color if one.verdict.startswith("forgets") else "white",
         )

@@ -3,29 +3,16 @@
 One figure for each group of comparable runs.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from talr_cli.printable import rate_text
-from talr_cli.report.figures.looks import (
-    EDGE,
-    error_bar_note,
-    faint_grid,
-    legend_below,
-    look_of,
-    new_figure,
-    ordered,
-    save,
-    wrapped,
-)
+from talr_cli.report.figures import looks
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, is_base, score_of
 from talr_cli.statistics.seeds import SeedGroup, curves, final_settings
@@ -34,35 +21,23 @@ SPREAD = 0.5  # the share of the gap between two rates over which methods are sp
 MOST_TICKS = 8
 
 
-def plot_score_by_lr(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw domain and general score against lr for each group; returns the files written."""
-    files = []
-    for group in groups:
-        settings = [one for one in final_settings(group.runs) if one.lr is not None]
-        parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
-        if parts:
-            files += save(_draw(group, settings, parts), folder, f"score-by-lr-{group.file_name}")
-    return files
-
-
-def _draw(group: Group, settings: Sequence[SeedGroup], parts: Sequence[str]) -> Figure:
+def draw_score_by_lr(group: Group) -> Figure | None:
+    """Domain and general score against lr, a panel each; None if no run with an lr has either."""
+    settings = [one for one in final_settings(group.runs) if one.lr is not None]
+    parts = [part for part in PARTS if any(one.estimate(part) for one in settings)]
+    if not parts:
+        return None
     lrs = sorted({one.lr for one in settings if one.lr is not None})
-    figure = new_figure(6.4, 3.0 * len(parts) + 1.3)
+    figure = looks.new_figure(6.4, 3.0 * len(parts) + 1.3)
     panels = figure.subplots(len(parts), 1, squeeze=False)[:, 0]
     for axes, part in zip(panels, parts, strict=True):
         _draw_part(axes, part, group.runs, settings, lrs)
     handles, _ = panels[0].get_legend_handles_labels()
-    legend_below(
-        figure,
-        handles,
-        columns=4,
-        title=error_bar_note(any(len(one.runs) > 1 for one in settings)),
-        columnspacing=1.2,
-        handlelength=3.0,
-        fontsize=9,
-        title_fontsize=9,
+    note = looks.error_bar_note(any(len(one.runs) > 1 for one in settings))
+    looks.legend_below(
+        figure, handles, columns=4, size=9, title=note, columnspacing=1.2, handlelength=3
     )
-    figure.suptitle(wrapped(group.title, 65), fontsize=10)
+    figure.suptitle(looks.wrapped(group.title, 65), fontsize=10)
     return figure
 
 
@@ -79,9 +54,9 @@ def _draw_part(
     if level is not None:
         axes.axhline(level, color="0.4", linestyle=":", zorder=1, label="base model")
     width = _gap(lrs) * SPREAD
-    labels = ordered({one.label for one in settings})
+    labels = looks.ordered({one.label for one in settings})
     for index, label in enumerate(labels):
-        look = look_of(label)
+        look = looks.look_of(label)
         # Methods are drawn side by side, so that error bars at the same lr do not overlap.
         shift = 10 ** (width * ((index + 0.5) / len(labels) - 0.5))
         own = [one for one in settings if one.label == label and one.estimate(part)]
@@ -96,21 +71,20 @@ def _draw_part(
                 rates,
                 scores,
                 yerr=errors,
-                label=None if number else wrapped(label),
+                label=None if number else looks.wrapped(label),
                 color=look.color,
                 linestyle=look.line,
                 linewidth=1.2,
                 marker=look.marker,
                 markersize=6.5,
-                markeredgecolor=EDGE,
-                markeredgewidth=0.8,
                 ecolor="0.45",
                 elinewidth=0.8,
+                **looks.OUTLINED,
             )
     _set_lr_axis(axes, lrs)
     section = next(one[part] for one in runs if score_of(one, part) is not None)
     measure = section["metric"] if part == "domain" else f"score ({section['formula']})"
-    axes.set_ylabel(wrapped(f"{part} {measure}", 60))
+    axes.set_ylabel(looks.wrapped(f"{part} {measure}", 60))
 
 
 def _set_lr_axis(axes: Axes, lrs: Sequence[float]) -> None:
@@ -121,7 +95,7 @@ def _set_lr_axis(axes: Axes, lrs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: rate_text(lr)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=8, rotation=30 if len(lrs) > 4 else 0)
-    faint_grid(axes)
+    looks.faint_grid(axes)
     axes.set_xlabel("learning rate")
 
 

@@ -9,7 +9,6 @@ import logging
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -20,18 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from talr_cli.printable import rate_text
-from talr_cli.report.figures.looks import (
-    EDGE,
-    Look,
-    error_bar_note,
-    faint_grid,
-    legend_below,
-    look_of,
-    method_looks,
-    new_figure,
-    save,
-    wrapped,
-)
+from talr_cli.report.figures import looks
 from talr_cli.report.pareto import dominates
 from talr_cli.statistics.estimates import Estimate, estimate_of
 from talr_cli.statistics.groups import Group
@@ -47,30 +35,22 @@ log = logging.getLogger(__name__)
 Point = tuple[float, float]  # domain and general score
 
 
-def plot_tradeoff(groups: Sequence[Group], folder: Path) -> list[Path]:
-    """Draw domain (x) against general score (y) for each group; returns the files written."""
-    files = []
-    for group in groups:
-        if not any(has_both_scores(one) for one in group.runs):
-            log.warning("no plot of %s: no run has both scores", group.title)
-            continue
-        files += save(draw_tradeoff(group), folder, f"tradeoff-{group.file_name}")
-    return files
-
-
-def draw_tradeoff(group: Group) -> Figure:
-    """The figure of a group, at least one of whose runs has both scores."""
+def draw_tradeoff(group: Group) -> Figure | None:
+    """Domain (x) against general score (y); None if no run has both scores."""
     results = [one for one in group.runs if has_both_scores(one)]
+    if not results:
+        log.warning("no plot of %s: no run has both scores", group.title)
+        return None
     base = next((one for one in results if is_base(one)), None)
     settings = seed_groups(results)
-    figure = new_figure(6.4, 6.2)
+    figure = looks.new_figure(6.4, 6.2)
     axes = figure.add_subplot()
     general, domain = results[0]["general"], results[0]["domain"]
-    title = wrapped(f"{group.title}, general suite: {general['suite']}", 65)
+    title = looks.wrapped(f"{group.title}, general suite: {general['suite']}", 65)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel(wrapped(f"domain {domain['metric']}", 65))
-    axes.set_ylabel(wrapped(f"general score ({general['formula']})", 65))
-    faint_grid(axes)
+    axes.set_xlabel(looks.wrapped(f"domain {domain['metric']}", 65))
+    axes.set_ylabel(looks.wrapped(f"general score ({general['formula']})", 65))
+    looks.faint_grid(axes)
 
     ends = [one for one in settings if one.share == 1]
     sizes = _sizes(ends)
@@ -87,23 +67,22 @@ def draw_tradeoff(group: Group) -> Figure:
             axes, both_scores(base), [estimate_of(base[part]) for part in PARTS], crowded, star
         )
     for one in ends:
-        own = look_of(one.label)
+        own = looks.look_of(one.label)
         look = {"marker": own.marker, "color": own.color, "markersize": sizes[one.lr], "zorder": 3}
         _draw_point(axes, _mean(one), [one.estimate(part) for part in PARTS], crowded, look)
     axes.margins(0.08)
     handles = [
-        *_legend_handles(method_looks(results), sizes, with_base=base is not None),
+        *_legend_handles(looks.method_looks(results), sizes, with_base=base is not None),
         *[line for line in axes.get_lines() if line.get_label() == FRONT][:1],
     ]
-    legend_below(
+    looks.legend_below(
         figure,
         handles,
         columns=4,
-        title=error_bar_note(any(len(one.runs) > 1 for one in settings)),
+        size=9,
+        title=looks.error_bar_note(any(len(one.runs) > 1 for one in settings)),
         columnspacing=1.2,
         handletextpad=0.4,
-        fontsize=9,
-        title_fontsize=9,
     )
     if not crowded:
         figure.canvas.draw()  # fixes the layout: labels are placed in pixels
@@ -131,16 +110,14 @@ def _draw_point(
         yerr=yerr,
         ecolor=(0.3, 0.3, 0.3, 0.15 if crowded else 0.5),
         elinewidth=0.8,
-        markeredgecolor=EDGE,
-        markeredgewidth=0.8,
-        **look,
+        **(looks.OUTLINED | look),
     )
 
 
 def _draw_rates(axes: Axes, ends: Iterable[SeedGroup], seeds: bool) -> None:
     """Lines through the learning rates of each curve, and a dot for each seed if `seeds`."""
     for settings in curves([one for one in ends if one.lr is not None]):
-        look = look_of(settings[0].label)
+        look = looks.look_of(settings[0].label)
         x, y = zip(*map(_mean, sorted(settings, key=lambda one: one.lr or 0.0)), strict=True)
         if len(x) > 1:
             axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=1.6, zorder=2.2)
@@ -159,7 +136,7 @@ def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[SeedGroup])
     for (label, *_), path in by_training.items():
         if len({one.share for one in path}) < 2:
             continue
-        look = look_of(label)
+        look = looks.look_of(label)
         path = sorted(path, key=lambda one: one.share)
         x, y = zip(*start, *map(_mean, path), strict=True)
         axes.plot(x, y, color=look.color, linestyle=":", linewidth=1, alpha=0.8, zorder=2)
@@ -172,7 +149,7 @@ def _draw_paths(axes: Axes, base: Results | None, settings: Sequence[SeedGroup])
             linestyle="",
             marker=look.marker,
             markersize=4,
-            markeredgecolor=EDGE,
+            markeredgecolor=looks.EDGE,
             markeredgewidth=0.5,
             zorder=2.5,
         )
@@ -198,23 +175,19 @@ def _sizes(settings: Sequence[SeedGroup]) -> dict[float | None, float]:
 
 
 def _legend_handles(
-    looks: dict[str, Look], sizes: dict[float | None, float], with_base: bool
+    methods: dict[str, looks.Look], sizes: dict[float | None, float], with_base: bool
 ) -> list[Line2D]:
-    edge: dict[str, Any] = {"markeredgecolor": EDGE, "markeredgewidth": 0.8}
-    handles = []
-    if with_base:
-        star: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 13, **edge}
-        handles.append(Line2D([], [], linestyle="", label="base model", **star))
-    for label, look in looks.items():
-        own: dict[str, Any] = {"marker": look.marker, "color": look.color, "markersize": 8, **edge}
-        handles.append(Line2D([], [], linestyle=look.line, label=wrapped(label), **own))
+    def handle(label: str, marker: str, color: Any, size: float, line: Any = "") -> Line2D:
+        look = {"marker": marker, "color": color, "markersize": size, **looks.OUTLINED}
+        return Line2D([], [], label=label, linestyle=line, **look)
+
+    handles = [handle("base model", "*", "black", 13)] if with_base else []
+    for label, look in methods.items():
+        handles.append(handle(looks.wrapped(label), look.marker, look.color, 8, look.line))
     lrs = sorted(lr for lr in sizes if lr is not None)
     if len(lrs) > 5:
         lrs = [lrs[0], lrs[len(lrs) // 2], lrs[-1]]
-    for lr in lrs:
-        size: dict[str, Any] = {"marker": "o", "color": "white", "markersize": sizes[lr], **edge}
-        handles.append(Line2D([], [], linestyle="", label=f"lr {rate_text(lr)}", **size))
-    return handles
+    return handles + [handle(f"lr {rate_text(lr)}", "o", "white", sizes[lr]) for lr in lrs]
 
 
 def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point]) -> None:
@@ -230,7 +203,7 @@ def _label_points(axes: Axes, ends: Sequence[SeedGroup], blocked: Sequence[Point
     for one in ends:
         lr = "" if one.lr is None else f" {rate_text(one.lr)}"
         label = axes.annotate(
-            f"{wrapped(one.label)}{lr}",
+            f"{looks.wrapped(one.label)}{lr}",
             _mean(one),
             xytext=(0, 0),
             textcoords="offset points",

@@ -1,11 +1,9 @@
 """The tables of lost abilities: a row for each task, for every setting or for a single run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.figures.looks import ordered
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named, pair_cells, pair_columns
 from talr_cli.statistics.abilities import Ability
 from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import Group
@@ -22,18 +20,19 @@ LEGEND = (
     "items, not corrected. 95% intervals in brackets, over items and, if a setting has several "
     "seeds, over runs. ≈ 0: not distinguishable from noise."
 )
+
+
+def contrast_columns(key: str, title: str) -> tuple[Column, Column, Column]:
+    """The columns of `contrast_cells`."""
+    return Column(key, title, number=True), Column(f"{key}_low"), Column(f"{key}_high")
+
+
 _COLUMNS = (
     Column("before", "before", number=True),
     Column("after", "after", number=True),
-    Column("change", "change", number=True),
-    Column("change_low"),
-    Column("change_high"),
-    Column("lost", "lost 1->0", number=True),
-    Column("lost_low"),
-    Column("lost_high"),
-    Column("won", "won 0->1", number=True),
-    Column("won_low"),
-    Column("won_high"),
+    *contrast_columns("change", "change"),
+    *contrast_columns("lost", "lost 1->0"),
+    *contrast_columns("won", "won 0->1"),
     Column("n", "items", number=True, spare=True),
     Column("chance", "chance", number=True, spare=True),
     Column("lost_seen"),
@@ -44,14 +43,7 @@ _COLUMNS = (
 def abilities_cells(found: Sequence[tuple[Group, Sequence[Ability]]]) -> Cells | None:
     """A row for each task and setting; None if there are none."""
     lines = [
-        [
-            *pair_cells(group),
-            _task(one),
-            named(one.label),
-            named(one.lr),
-            named(one.seeds),
-            *_line(one),
-        ]
+        [*pair_cells(group), _task(one), *map(named, (one.label, one.lr, one.seeds)), *_line(one)]
         for group, known in found
         for one in _in_order(known)
     ]
@@ -96,15 +88,14 @@ def _task(one: Ability) -> Cell:
 
 
 def _line(one: Ability) -> list[Cell]:
-    chance = Cell() if one.chance is None else Cell(f"{one.chance:.2f}", one.chance)
     return [
-        Cell(f"{one.before:.3f}", one.before),
-        Cell(f"{one.after:.3f}", one.after),
+        fixed(one.before),
+        fixed(one.after),
         *contrast_cells(one.change),
         *contrast_cells(one.lost, signed=False),
         *contrast_cells(one.won, signed=False),
         named(one.n),
-        chance,
+        fixed(one.chance, digits=2),
         Cell(value=one.lost_seen),
         Cell(value=one.won_seen),
     ]

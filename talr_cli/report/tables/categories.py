@@ -3,8 +3,6 @@
 Scores by calculator are only in results.json, as there are too many for a table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import Cells, Column, named, pair_cells, pair_columns
@@ -37,9 +35,7 @@ def categories_cells(groups: Sequence[Group]) -> Cells | None:
         [
             named(one["run"]["id"]),
             *pair_cells(group),
-            named(run_label(one)),
-            named(one["run"]["lr"]),
-            named(one["run"]["seed"]),
+            *map(named, (run_label(one), one["run"]["lr"], one["run"]["seed"])),
             *(estimate_cell("domain", estimate_of(categories.get(name))) for name in names),
         ]
         for group, one, categories in scored

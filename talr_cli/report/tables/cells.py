@@ -3,8 +3,6 @@
 Knows text and numbers; does not know what they mean.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence
@@ -85,10 +83,13 @@ def named(value: Any) -> Cell:
     return Cell(rate_text(value) if isinstance(value, float) else str(value), value)
 
 
-def p_cell(p: float | None) -> Cell:
+def fixed(number: float | None, digits: int = 3) -> Cell:
+    """The cell of a number that is shown with so many digits after the point."""
+    return Cell() if number is None else Cell(f"{number:z.{digits}f}", number)
+
+
+def p_cell(p: float) -> Cell:
     """The cell of a p-value."""
-    if p is None:
-        return Cell()
     return Cell("< 0.001" if p < 0.001 else f"{p:.3f}", p)
 
 

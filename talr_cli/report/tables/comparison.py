@@ -1,8 +1,6 @@
 """The table of two runs: both scores of each part, and whether they differ by more than noise."""
 
-from __future__ import annotations
-
-from talr_cli.report.tables.cells import Cell, Cells, Column, p_cell
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, p_cell
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.paired import Difference, UnpairedError, difference
@@ -50,8 +48,9 @@ def _line(before: Results, after: Results, part: str) -> list[Cell]:
     except UnpairedError as reason:
         why = f"not comparable: {reason}"
         return [name, *scores, *[Cell()] * 8, Cell(why, why)]
+    shows = fixed(detectable_difference_of(section_of(before, part)))
     verdict = ("differs", "differs") if found.is_distinguishable else ("≈ 0", "noise")
-    return [name, *scores, *_difference_cells(found), _shows(before, part), Cell(*verdict)]
+    return [name, *scores, *_difference_cells(found), shows, Cell(*verdict)]
 
 
 def _difference_cells(found: Difference) -> list[Cell]:
@@ -63,8 +62,3 @@ def _difference_cells(found: Difference) -> list[Cell]:
         Cell(p_cell(exact).text, found.mcnemar),
         *(Cell(str(count), count) for count in (found.n, found.won, found.lost)),
     ]
-
-
-def _shows(before: Results, part: str) -> Cell:
-    size = detectable_difference_of(section_of(before, part))
-    return Cell() if size is None else Cell(f"{size:.3f}", size)

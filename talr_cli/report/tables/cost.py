@@ -3,13 +3,11 @@
 The cost of a training counts once, also if averages and points along it are runs too.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named, pair_cells, pair_columns
 from talr_cli.statistics.durations import evaluation_hours, training_hours
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import Results, share_trained, training_of
@@ -49,11 +47,11 @@ def _line(method: str, device: str, runs: Sequence[Results]) -> list[Cell]:
         named(method),
         named(device or None),
         named(len(trainings)),
-        _number(statistics.fmean(hours) if hours else None, 3),
-        _number(sum(hours) if hours else None, 3),
-        _number(statistics.fmean(speeds) if speeds else None, 0),
-        _number(max(_values(trainings, "peak_memory_gib"), default=None), 2),
-        _number(sum(map(evaluation_hours, runs)), 3),
+        fixed(statistics.fmean(hours) if hours else None),
+        fixed(sum(hours) if hours else None),
+        fixed(statistics.fmean(speeds) if speeds else None, digits=0),
+        fixed(max(_values(trainings, "peak_memory_gib"), default=None), digits=2),
+        fixed(sum(map(evaluation_hours, runs))),
     ]
 
 
@@ -65,7 +63,3 @@ def _device(training: dict[str, Any]) -> str:
 
 def _values(trainings: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [one[key] for one in trainings if one.get(key) is not None]
-
-
-def _number(value: float | None, digits: int) -> Cell:
-    return Cell() if value is None else Cell(f"{value:.{digits}f}", value)

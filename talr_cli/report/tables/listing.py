@@ -1,7 +1,5 @@
 """The table of `talr list`: every run directory, with or without scores."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +92,7 @@ def namesake_lines(runs: Sequence[Listed]) -> list[str]:
 def _line(one: Listed) -> list[Cell]:
     scores: dict[str, Any] = one.results or {"domain": None, "general": None}
     return [
-        named(one.study),
-        named(one.path.parent.name),
-        named(one.path.name),
-        named(one.state),
+        *map(named, (one.study, one.path.parent.name, one.path.name, one.state)),
         *(estimate_cell(part, estimate_of(scores[part])) for part in PARTS),
         Cell(format_size(one.size), one.size),
         named(one.reason),

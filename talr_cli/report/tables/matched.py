@@ -1,13 +1,12 @@
 """The table of methods at an equal domain score, as `statistics.matched` compares them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import (
     Cell,
     Cells,
     Column,
+    fixed,
     named,
     p_cell,
     pair_cells,
@@ -52,12 +51,10 @@ def matched_cells(found: Sequence[tuple[Group, Sequence[Matched]]]) -> Cells | N
 def _line(one: Matched) -> list[Cell]:
     return [
         named(one.method),
-        Cell(f"{one.domain:.3f}", one.domain),
-        Cell(f"{one.reference:.3f}", one.reference),
-        Cell(f"{one.general:.3f}", one.general),
+        *map(fixed, (one.domain, one.reference, one.general)),
         Cell(one.text, one.difference),
-        Cell(f"{one.low:z.3f}", one.low),
-        Cell(f"{one.high:z.3f}", one.high),
+        Cell(value=one.low),
+        Cell(value=one.high),
         p_cell(one.p),
         named(one.verdict),
         named(one.curves),

@@ -4,18 +4,17 @@ If the scores of the items are known, changes are contrasts over items and runs.
 differences of independent means, whose error is an upper bound if answers are correlated.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from talr_cli.report.figures.looks import ordered
-from talr_cli.report.tables.abilities import contrast_cells
-from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
+from talr_cli.report.tables.abilities import contrast_cells, contrast_columns
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named, pair_cells, pair_columns
 from talr_cli.statistics.contrasts import Contrast
-from talr_cli.statistics.estimates import Estimate, estimate_of
+from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.pairs import PARTS, Results, has_both_scores, measured_alike, run_label
 from talr_cli.statistics.seeds import SeedGroup, seed_groups
@@ -71,15 +70,15 @@ def fewer_cells(every: Sequence[Line], most: int) -> tuple[Cells, str]:
     of_method: dict[tuple[str, str], list[Line]] = {}
     for one in every:
         of_method.setdefault((one.group.title, one.label.partition(" @")[0]), []).append(one)
-    best = [max(lines, key=_domain) for lines in of_method.values()]
+
+    def domain(line: Line) -> float:
+        score = _mean(one["domain"] for one in line.runs)
+        return -math.inf if score is None else score
+
+    best = [max(lines, key=domain) for lines in of_method.values()]
     kept = [one for one in every if any(one is each for each in best)]
     shown = f"for each method the setting with the best domain score, of {len(every)} settings"
     return methods_cells(kept), shown
-
-
-def _domain(line: Line) -> float:
-    known = [found for one in line.runs if (found := estimate_of(one["domain"]))]
-    return _mean(known) if known else -math.inf
 
 
 def methods_cells(lines_of: Sequence[Line]) -> Cells:
@@ -87,12 +86,10 @@ def methods_cells(lines_of: Sequence[Line]) -> Cells:
     lines = [
         [
             *pair_cells(one.group),
-            named(one.label),
-            named(one.lr),
-            named(len(one.runs)),
+            *map(named, (one.label, one.lr, len(one.runs))),
             *_score_cells(one, "domain"),
             *_score_cells(one, "general"),
-            _kl(one),
+            fixed(_mean((run["drift"] or {}).get("kl_from_base") for run in one.runs)),
         ]
         for one in lines_of
     ]
@@ -101,9 +98,7 @@ def methods_cells(lines_of: Sequence[Line]) -> Cells:
         for part in PARTS
         for column in (
             Column(part, part, number=True),
-            Column(f"{part}_change", f"Δ {part}", number=True),
-            Column(f"{part}_change_low"),
-            Column(f"{part}_change_high"),
+            *contrast_columns(f"{part}_change", f"Δ {part}"),
         )
     ]
     columns = [
@@ -131,37 +126,26 @@ def _change(
         return None
     before = estimate_of(base[part])
     known = [found for one in setting.runs if (found := estimate_of(one[part]))]
-    if before is None or before.stderr is None or not known:
-        return None
     errors = [one.stderr for one in known if one.stderr is not None]
-    if len(errors) < len(known):
+    if before is None or before.stderr is None or not known or len(errors) < len(known):
         return None
-    several = len(known) > 1
+    values = [one.score for one in known]
     return Contrast(
-        estimate=_mean(known) - before.score,
+        estimate=statistics.fmean(values) - before.score,
         item_variance=math.fsum(error**2 for error in errors) / len(errors) + before.stderr**2,
-        run_variance=statistics.variance(one.score for one in known) / len(known)
-        if several
-        else None,
+        run_variance=statistics.variance(values) / len(values) if len(values) > 1 else None,
         df=max(1, len(known) - 1),
         n=base[part]["n"],
     )
 
 
 def _score_cells(line: Line, part: Part) -> list[Cell]:
-    known = [found for one in line.runs if (found := estimate_of(one[part]))]
-    mean = Cell(f"{_mean(known):z.3f}", _mean(known)) if known else Cell()
     change = line.changes.get(part)
-    if change is None:
-        return [mean, Cell(), Cell(), Cell()]
-    return [mean, *contrast_cells(change)]
+    changes = [Cell()] * 3 if change is None else contrast_cells(change)
+    return [fixed(_mean(one[part] for one in line.runs)), *changes]
 
 
-def _kl(line: Line) -> Cell:
-    sections = [(one["drift"] or {}).get("kl_from_base") for one in line.runs]
-    known = [found for one in sections if (found := estimate_of(one))]
-    return Cell(f"{_mean(known):z.3f}", _mean(known)) if known else Cell()
-
-
-def _mean(known: Sequence[Estimate]) -> float:
-    return statistics.fmean(one.score for one in known)
+def _mean(sections: Iterable[dict[str, Any] | None]) -> float | None:
+    """The mean of the known scores among sections of results.json; None if there is none."""
+    known = [found.score for one in sections if (found := estimate_of(one))]
+    return statistics.fmean(known) if known else None

@@ -3,13 +3,11 @@
 Methods and models have their names of conf/. The differences are not judged.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from talr_cli.report.tables.cells import Cell, Cells, Column, named
+from talr_cli.report.tables.cells import Cell, Cells, Column, fixed, named
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import Group
@@ -70,11 +68,10 @@ def published_cells(groups: Sequence[Group]) -> Cells | None:
     lines = [
         [
             Cell(title, name),
-            named(one.method),
-            named(one.lr),
-            _published(one.domain),
+            *map(named, (one.method, one.lr)),
+            fixed(one.domain),
             estimate_cell("domain", estimates["domain"]),
-            _published(one.general),
+            fixed(one.general),
             estimate_cell("general", estimates["general"]),
         ]
         for one in PUBLISHED
@@ -91,10 +88,6 @@ def published_cells(groups: Sequence[Group]) -> Cells | None:
         Column("general", "general, ours", number=True, error="general_error"),
     ]
     return Cells(columns, lines) if lines else None
-
-
-def _published(score: float) -> Cell:
-    return Cell(f"{score:.3f}", score)
 
 
 def _measured(group: Group) -> dict[Setting, Estimates]:

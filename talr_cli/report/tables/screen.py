@@ -4,8 +4,6 @@ A table that does not fit gets a lighter frame, then omits its spare columns and
 not enough, every row becomes a block of lines with all columns.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The table of seeds: mean and standard deviation of the scores of each setting."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns

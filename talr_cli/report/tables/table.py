@@ -9,15 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from talr_cli.report.pareto import pareto_front
-from talr_cli.report.tables.cells import (
-    MISSING,
-    Cell,
-    Cells,
-    Column,
-    named,
-    pair_cells,
-    pair_columns,
-)
+from talr_cli.report.tables.cells import Cell, Cells, Column, named, pair_cells, pair_columns
 from talr_cli.statistics.estimates import Estimate, estimate_of
 from talr_cli.statistics.groups import Group
 from talr_cli.statistics.paired import compare_part
@@ -111,7 +103,7 @@ def results_cells(rows: Sequence[Row]) -> Cells:
 
 def _line(row: Row) -> list[Cell]:
     run = row.run
-    front = {None: MISSING, True: "yes", False: "no"}[row.on_front]
+    front = Cell() if row.on_front is None else Cell("yes" if row.on_front else "no", row.on_front)
     return [
         named(run["id"]),
         *pair_cells(row.group),
@@ -123,7 +115,7 @@ def _line(row: Row) -> list[Cell]:
         named(run["seed"]),
         *(estimate_cell(key, row.estimates[key]) for key in COLUMNS),
         *(cell for key in _CHANGES for cell in _test_cells(row.estimates[key])),
-        Cell(front, row.on_front),
+        front,
         named(row.left_out or None),
     ]
 
