@@ -127,8 +127,6 @@ def partial_conjunction(count: int, p: Sequence[float]) -> float:
     To count the statements that are significant one by one would not control the error of the
     count.
     """
-    if count > len(p):
-        return 1.0
     return min(1.0, (len(p) - count + 1) * sorted(p)[count - 1])
 
 

@@ -250,10 +250,11 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
     first, second = shares(1), shares(2)
     talr = ("talr", 1e-5)
     steps = read_steps({talr: [path]})
-    for found, expected in (
-        (easy_share(steps, talr, 1), first),
-        (easy_share_rise(steps, talr), second - first),
+    for found, expected, count in (
+        (easy_share(steps, talr, 1), first, 40),
+        (easy_share_rise(steps, talr), second - first, 80),
     ):
+        assert found.n == count
         limits = numpy.quantile(expected, [0.025, 0.975])
         assert found.interval() == pytest.approx(limits, abs=0.003)
         assert found.run_variance is None  # of one run

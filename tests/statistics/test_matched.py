@@ -138,15 +138,18 @@ def test_the_points_of_a_training_deviate_together():
         run("sft", 5e-6, (0.3 + shift, 0.65), seed, 4000, share=0.5)
         for seed, shift in enumerate((0, 0.05, -0.05))
     ]
+    runs.append(run("talr", 1e-6, (0.4, 0.6), 0, 4000))
     settings = {f"{one.label} {one.lr} @{one.share}": one for one in seed_groups(runs)}
     scores = scores_of(settings, run("base", None, BASE, n=4000), runs)
     drawn = _Draws.of(scores)
-    point, end, other = (
-        drawn.domain[1:, scores.index[f"sft {name}"]]
-        for name in ("5e-06 @0.5", "5e-06 @1.0", "1e-06 @1.0")
+    point, end, other, alone = (
+        drawn.domain[1:, scores.index[name]]
+        for name in ("sft 5e-06 @0.5", "sft 5e-06 @1.0", "sft 1e-06 @1.0", "talr 1e-06 @1.0")
     )
     assert numpy.corrcoef(point, end)[0, 1] > 0.9
     assert abs(numpy.corrcoef(other, end)[0, 1]) < 0.3
+    # A single run lies as far off as a run, the mean of three by the root of three less.
+    assert alone.std() / end.std() == pytest.approx(3**0.5, rel=0.1)
 
 
 def test_a_verdict_is_given_where_the_interval_leaves_zero_out_and_pays_for_all_methods():
@@ -251,7 +254,7 @@ def test_a_path_that_one_of_two_methods_does_not_go_far_enough_is_of_neither():
     runs = straight("sft", 0.5, (0.35, 0.4), rates=rates)
     runs += straight("talr", 0.3, (0.1, 0.4), rates=rates)
     for seed in (0, 1):
-        runs.append(run("sft", 1e-6, (0.4, 0.6), seed, share=0.5))
+        runs.append(run("sft", 1e-6, (0.4, 0.5), seed, share=0.5))  # off the straight line
         runs.append(run("talr", 1e-6, (0.25, 0.685), seed, share=0.5))
     (one,) = found(*runs)
     assert one.curves == "2 rates"

@@ -222,17 +222,29 @@ def test_a_few_items_that_all_went_one_way_are_not_sure():
     assert found.p_greater() > 0.025
 
 
-def test_a_setting_of_other_items_is_left_out_and_said():
+@pytest.mark.parametrize(
+    ("part", "change", "why"),
+    [
+        ("domain", lambda old: {"items": None}, "items of domain are not in"),
+        (
+            "domain",
+            lambda old: {"items": {f"other {key}": one for key, one in old["items"].items()}},
+            "domain was scored on other items",
+        ),
+        ("general", lambda old: {"suite": "full"}, "suite=mini and suite=full"),
+    ],
+)
+def test_a_setting_of_other_items_is_left_out_and_said(part, change, why):
     runs, base = study(8, 2, 0.0)
     for one in runs[2:]:
-        one["domain"]["items"] = None
+        one[part] |= change(one[part])
     group = {
         "one": SeedGroup("one", 1e-6, 1.0, runs[:2]),
         "two": SeedGroup("two", 1e-6, 1.0, runs[2:]),
     }
     found = scores_of(group, base, runs)
     assert list(found.index) == ["base", "one"]
-    assert "items of domain are not in" in found.left_out["two"]
+    assert why in found.left_out["two"]
 
 
 def test_several_tests_make_one():
