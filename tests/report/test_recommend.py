@@ -60,11 +60,12 @@ def test_the_best_domain_score_within_the_bound_is_recommended(bound, expected):
     assert (found.given_up is None) == (expected == "sft")
 
 
-def test_a_few_items_on_which_all_agree_are_not_sure_of_everything():
+@pytest.mark.parametrize(("n", "variance"), [(10, 1 / 90), (1, 1)])
+def test_a_few_items_on_which_all_agree_are_not_sure_of_everything(n, variance):
     """Of ten items none was lost: of other items one in eleven may well be."""
-    rows = [1.0] * 10
+    rows = [1.0] * n
     runs = [scored(method, rows, {"a": rows}, id=method) for method in ("base", "sft")]
-    error = statistics.NormalDist(0, 1 / 90**0.5)
+    error = statistics.NormalDist(0, variance**0.5)
     for bound in (0.02, 0.1):
         found = recommend(named(runs), bound)
         assert found.holds == pytest.approx(error.cdf(bound), abs=0.025)

@@ -2,13 +2,16 @@
 
 import numpy
 import pytest
+from scipy import stats
 from synthetic_study import results, scored
 
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.report.tables.matched import matched_cells
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.matched import (
+    DRAWS,
     GAIN_SHARE,
+    _Comparison,
     _Draws,
     bend_bound,
     general_at,
@@ -166,6 +169,19 @@ def test_a_verdict_is_given_where_the_interval_leaves_zero_out_and_pays_for_all_
         (talr,) = (one for one in told if one.method == "talr")
         half[len(told)] = (talr.high - talr.low) / 2 - 0.1 * 0.5 * 0.5  # less what bends
     assert half[5] / half[1] == pytest.approx(2.576 / 1.96, rel=0.1)  # a fifth of the level each
+
+
+def test_p_and_the_interval_are_those_of_two_sides_of_so_many_methods():
+    """Of two methods and a normal error, beside what the interpolation may be off."""
+    places = (numpy.arange(DRAWS) + 0.5) / DRAWS
+    differences = 2.6 + stats.norm.ppf(places)
+    for sign in (1, -1):
+        made = _Comparison("talr", 0.5, 0.6, 0.6 + sign * 2.6, sign * differences, 0.2, "2 rates")
+        one = made.corrected(2, over_runs=True)
+        low, high = sorted((sign * (2.6 - 2.2414 - 0.2), sign * (2.6 + 2.2414 + 0.2)))
+        assert (one.low, one.high) == pytest.approx((low, high), abs=0.01)
+        assert one.p == pytest.approx(2 * 2 * stats.norm.sf(2.6 - 0.2), rel=0.05)
+        assert one.verdict == ("forgets less" if sign > 0 else "forgets more")
 
 
 def test_the_interval_has_the_runs_and_the_items_in_it():

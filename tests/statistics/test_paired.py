@@ -153,6 +153,7 @@ def test_items_that_all_changed_alike_leave_the_error_of_one_more_that_does_not(
     same = compared((before, before))
     stderr = 1 / math.sqrt(50 * 49)
     assert (same.low, same.high) == pytest.approx((-1.96 * stderr, 1.96 * stderr), rel=1e-4)
+    assert compared(([1, 0], [1, 0])).high == pytest.approx(1.96 / math.sqrt(2), rel=1e-4)
     won = compared((numpy.zeros(50), numpy.ones(50)))
     assert (won.low, won.high) == pytest.approx((1 + same.low, 1 + same.high))
     # Of two tasks each has half the weight, and errors of both add up as variances.
