@@ -283,6 +283,13 @@ def test_a_batch_without_targets_is_a_differentiable_zero(toy_model):
     assert float(gradient(toy_model).abs().sum()) == 0.0
 
 
+def test_a_step_without_targets_changes_nothing(tmp_path):
+    batch = [{**row, "labels": [-100] * len(row["labels"])} for row in rows(4)]
+    actual, loss = trainer_gradient(toy(), batch, Talr(), tmp_path, 2)
+    assert loss == 0.0
+    assert not actual.any()
+
+
 def test_losses_stay_finite_at_extreme_logits(toy_model):
     """p = 1 and p near 0: weights and gradients stay finite at losses of 1e4."""
     with torch.no_grad():
