@@ -4,6 +4,7 @@ import copy
 import gzip
 import json
 import os
+import statistics
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from small_models import made, token_ids
 from talr_cli.data.base import Example
 from talr_cli.evaluation import domain_drift, evaluate, memory
 from talr_cli.evaluation.domain_drift import prompts_with_base_answers
-from talr_cli.evaluation.drift import CachedStates, kl_from_base
+from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.generation import sampler
 from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models import loading
@@ -95,6 +96,25 @@ def test_domain_kl_is_over_the_predictions_that_make_the_answers(
     assert len(states._read(35, base)) == 35  # of the prompts nothing is kept
     itself = kl_from_base(base, None, sequences, starts)
     assert (itself["score"], itself["tokens"]) == (0.0, 35)
+
+
+def test_cross_entropy_is_the_mean_over_the_tokens_of_all_passages(base, renderer):
+    """Of unlike lengths; the error is that of a ratio of sums over passages."""
+    passages = ["A cat.", "No " * 300, "Two and three make five, as everybody knows."]
+    sums, counts = [], []
+    for passage in passages:
+        ids = torch.tensor(renderer.tokenizer(passage).input_ids)
+        with torch.no_grad():
+            log_probs = base(ids[None]).logits[0, :-1].double().log_softmax(-1)
+        sums.append(-log_probs.gather(1, ids[1:, None]).sum().item())
+        counts.append(len(ids) - 1)
+    found = cross_entropy(base, renderer.tokenizer, passages)
+    mean = sum(sums) / sum(counts)
+    residuals = [total - mean * count for total, count in zip(sums, counts, strict=True)]
+    error = statistics.stdev(residuals) * 3**0.5 / sum(counts)
+    assert found == pytest.approx(
+        {"score": mean, "stderr": error, "n": 3, "tokens": sum(counts)}, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
