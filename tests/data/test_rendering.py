@@ -405,7 +405,7 @@ def test_an_earlier_turn_ends_where_the_template_ends_it():
     called = ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'
     rows = [((ask, calling, back), called)]
     # `final` and `l` stand before every answer too, and the thoughts of earlier ones are left out.
-    for text in ("Yes", "final", "l"):
+    for text in ("Yes", "final", "l", "a<|end|>b"):
         for thought in ({}, {"thinking": f"Hm. {text}"}):
             answer = {"role": "assistant", "content": text, **thought}
             rows.append(((ask, answer, ask), f"<|channel|>final<|message|>{text}<|end|>"))
@@ -413,6 +413,8 @@ def test_an_earlier_turn_ends_where_the_template_ends_it():
         rendered = renderer.encode(Example("x", messages, "Done", turns=(1,)))
         trained = decode(tokenizer, rendered.targets)
         assert trained == before + "<|channel|>final<|message|>Done<|return|>"
+    last = renderer.encode(Example("x", (ask,), "", reply_fields={"tool_calls": [call]}))
+    assert decode(tokenizer, last.targets) == called
 
 
 def test_an_earlier_turn_that_the_template_rewrites_is_refused():
