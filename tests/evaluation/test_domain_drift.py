@@ -84,11 +84,15 @@ def test_domain_kl_is_over_the_predictions_that_make_the_answers(
         assert ids[: start + 1] == prompt
         # A random model finds no end: 7 tokens, of which the last one is predicted and not read.
         assert len(ids) == len(prompt) + 6
+    loads = []
     states = CachedStates(
-        tmp_path / "states.safetensors", tiny_source.directory, lambda work: work(base)
+        tmp_path / "states.safetensors",
+        tiny_source.directory,
+        lambda work: loads.append(1) or work(base),
     )
     for _ in range(2):  # computed, then found
         measured = kl_from_base(tuned, states, sequences, starts)
+        assert len(loads) == 1
         assert measured["score"] == pytest.approx(
             plain_kl(base, tuned, sequences, starts), rel=1e-4
         )
@@ -147,6 +151,26 @@ def test_kl_from_cached_states_equals_that_from_the_model(kind, dtype, tmp_path)
         measured = kl_from_base(tuned, states, prompts)["score"]
         assert measured == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 0.05)
     assert len(loads) == (2 if kind == "phi" else 1)  # a bias is not looked for on the disk
+
+
+def test_of_a_head_that_does_more_than_is_known_the_models_own_logits_are_compared(tmp_path):
+    """And nothing is kept, as they are far larger than hidden states."""
+
+    def bend(_module, _arguments, output):
+        output.logits = 3 * output.logits.sin()
+        return output
+
+    base = made("llama")
+    tuned = copy.deepcopy(base)
+    tuned.get_output_embeddings().weight.data.mul_(-1)
+    for model in (base, tuned):
+        model.register_forward_hook(bend)
+    states = CachedStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
+    prompts = token_ids(length=12).tolist()
+    expected = plain_kl(base, tuned, prompts, [0, 3])
+    measured = kl_from_base(tuned, states, prompts, [0, 3])
+    assert measured["score"] == pytest.approx(expected, rel=1e-4)
+    assert not states.file.exists()
 
 
 @pytest.mark.parametrize("harm", ["flipped", "of another kind", "without a digest", "a pipe"])
