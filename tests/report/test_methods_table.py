@@ -111,3 +111,8 @@ def test_without_items_the_error_is_that_of_independent_means():
 def test_a_score_that_was_not_measured_is_a_gap():
     _, lines = rows_of([BASE, results("sft", general=None), results("talr", domain=None)])
     assert [line.split(" | ")[3:7].count("–") for line in lines[1:]] == [2, 2]
+    # Of two seeds one was: it alone is no change of the setting.
+    seeds = [results("sft"), results("sft", seed=1, domain=None)]
+    (row,) = rows_of([BASE, *seeds])[0][1:]
+    assert (row["seeds"], row["domain"], row["domain_change"]) == ("2", "0.3", "")
+    assert rows_of(seeds)[0][0]["domain_change"] == ""
