@@ -74,7 +74,12 @@ def scored(method, domain, tasks, **run):
     def section(scores):
         n, p = len(scores), float(numpy.mean(scores))
         items = {str(number): float(score) for number, score in enumerate(scores)}
-        return {"score": p, "stderr": math.sqrt(p * (1 - p) / (n - 1)), "n": n, "items": items}
+        return {
+            "score": p,
+            "stderr": math.sqrt(p * (1 - p) / max(1, n - 1)),
+            "n": n,
+            "items": items,
+        }
 
     one = results(method, **run)
     one["domain"].update(section(domain))

@@ -127,7 +127,7 @@ class Talr(Objective):
             else temperature.clamp(min=self.tau_min)
         )
         weights = (self._log_probs(tokens) / temperature).exp().clamp(min=self.w_min)
-        return weights / weights.mean() if self.normalise and len(weights) else weights
+        return weights / weights.mean() if self.normalise else weights
 
     def step_weights(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
         import torch

@@ -52,7 +52,7 @@ class _WithWarmup(Schedule):
         warmup = int(self.warmup_share * steps)
         if step < warmup:
             return step / warmup
-        return self._after_warmup(step - warmup, max(1, steps - warmup))
+        return self._after_warmup(step - warmup, steps - warmup)
 
     def _after_warmup(self, step: int, steps: int) -> float:
         """The share at `step` (from 0) of the `steps` after the warm-up."""
@@ -63,14 +63,14 @@ class Cosine(_WithWarmup):
     """Half a cosine, from 1 to 0."""
 
     def _after_warmup(self, step: int, steps: int) -> float:
-        return max(0.0, 0.5 * (1 + math.cos(math.pi * (step / steps))))
+        return 0.5 * (1 + math.cos(math.pi * (step / steps)))
 
 
 class Linear(_WithWarmup):
     """A straight line from 1 to 0."""
 
     def _after_warmup(self, step: int, steps: int) -> float:
-        return max(0.0, (steps - step) / steps)
+        return (steps - step) / steps
 
 
 class Constant(_WithWarmup):

@@ -24,7 +24,7 @@ def pareto_front(results: Sequence[Results]) -> list[Results]:
             for other in scored
         )
     ]
-    return sorted(front, key=lambda one: (both_scores(one)[0], -both_scores(one)[1]))
+    return sorted(front, key=lambda one: both_scores(one)[0])
 
 
 def dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -90,9 +90,8 @@ def _over_runs(
     )
     several = []
     for each in runs.values():
-        if len(each) > 1:
-            with suppress(MetricsError):
-                several.append([estimate(steps, name)[0] for name, steps in each.items()])
+        with suppress(MetricsError):
+            several.append([estimate(steps, name)[0] for name, steps in each.items()])
     between = pooled_variance(several)
     return Contrast(
         estimate=statistics.fmean(values),

@@ -108,7 +108,7 @@ def _variance_ratio(section: dict[str, Any]) -> float:
     """The variance of the items divided by that of answers right or wrong; 1 if not known."""
     import numpy as np
 
-    items = [*(section["items"] or {}).values()] if "items" in section else []
+    items = [*(section.get("items") or {}).values()]
     binary = section["score"] * (1 - section["score"])
     if binary == 0 or {*items} <= {0, 1}:
         return 1.0

@@ -76,7 +76,7 @@ class Scores:
         extra = self.extra_item[part] * (np.abs(vector).sum() / 2) ** 2
         between = self.run_variances[part]
         sampled = (self.run_counts > 0) & (vector != 0)
-        of_runs = None if sampled.any() else 0.0
+        of_runs = None
         if between is not None:
             squares = float((vector[sampled] ** 2 / self.run_counts[sampled]).sum())
             of_runs = between.variance * squares

@@ -32,6 +32,23 @@ def test_long_rows_are_cut_and_those_without_a_target_are_named(renderer):
     assert encoded.cut == 1
     assert len(encoded.without_target) == 1
     assert encoded.without_target[0].startswith("prompt (5")
+    whole = len(renderer.encode(EXAMPLE).input_ids)
+    assert [encode_all([EXAMPLE], renderer, length).cut for length in (whole, whole - 1)] == [0, 1]
+
+
+def test_rows_without_a_target_are_refused_or_left_out_up_to_a_share(renderer, caplog):
+    rows = [EXAMPLE, Example("prompt", ({"role": "user", "content": "word " * 500},), "yes")]
+    why = r"1 of 2 training rows have no target token within trainer.max_length=200: prompt \(5"
+    with pytest.raises(UserError, match=why):
+        encode_training_rows(rows, renderer, 200)
+    with pytest.raises(UserError, match=why):
+        encode_training_rows(rows, renderer, 200, skip=True, max_bad_share=0.49)
+    left = encode_training_rows(rows, renderer, 200, skip=True, max_bad_share=0.5)
+    assert [*left] == [renderer.encode(EXAMPLE)]
+    assert "raise trainer.max_length. Left out" in caplog.text
+    with pytest.raises(UserError, match="none of 1 training rows can be trained"):
+        encode_training_rows(rows[1:], renderer, 200, skip=True, max_bad_share=1.0)
+    assert len(encode_training_rows([], renderer, 200)) == 0
 
 
 def test_rows_take_few_bytes_a_token_and_are_what_was_rendered(renderer):

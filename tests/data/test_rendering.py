@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from talr_cli.config import composition
 from talr_cli.data.base import Example
+from talr_cli.data.encoding import encode_all
 from talr_cli.data.rendering import IGNORED, Renderer, RowError
 from talr_cli.errors import UserError
 
@@ -150,6 +151,21 @@ def test_only_what_ends_the_turn_is_trained_and_all_of_it(make, end):
     rendered = renderer.encode(EXAMPLE)
     assert decode(tokenizer, rendered.targets) == EXAMPLE.completion + end
     assert rendered.input_ids[-1] == renderer.end_of_turn
+
+
+def test_where_the_template_ends_no_turn_the_tokenizers_end_is_trained():
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    renderer = Renderer(tokenizer, {})
+    rendered = renderer.encode(EXAMPLE)
+    said = f"user: What is 2 + 3?\nassistant: {EXAMPLE.completion}<|im_end|>"
+    assert decode(tokenizer, rendered.input_ids) == said
+    assert decode(tokenizer, rendered.targets) == f"{EXAMPLE.completion}<|im_end|>"
+    assert len(rendered.labels) == len(rendered.input_ids)
+    assert renderer.end_of_turn == tokenizer.eos_token_id
 
 
 SAID = st.text("ab <>{}%[]|/\n#", min_size=1, max_size=12).filter(lambda text: text.strip())
@@ -329,9 +345,17 @@ def test_a_token_over_the_end_of_the_prompt_is_cut_there():
     """Generation starts from the prompt alone, so training does."""
     tokenizer = metaspace(("\n", "A"))
     renderer = Renderer(tokenizer, {})
-    rendered = renderer.encode(Example("x", ({"role": "user", "content": "Hi"},), "A."))
-    prompt = renderer.prompt_ids([{"role": "user", "content": "Hi"}])
+    asked = {"role": "user", "content": "Hi"}
+    turns = Example("two", (asked, {"role": "assistant", "content": "H"}, asked), "A.", turns=(1,))
+    rendered = renderer.encode(turns)
+    prompt = renderer.prompt_ids(turns.messages)
+    assert rendered.input_ids[: len(prompt)] == prompt  # it is cut there alone
+    assert tokenizer.convert_ids_to_tokens(rendered.targets)[:2] == ["H", "</s>"]
+    rendered = renderer.encode(Example("x", (asked,), "A."))
+    prompt = renderer.prompt_ids([asked])
     assert rendered.tokenized_apart
+    plain = Example("plain", (asked,), "H")
+    assert encode_all([turns, plain], renderer, 99).tokenized_apart == 1
     assert rendered.input_ids[: len(prompt)] == prompt
     assert tokenizer.convert_ids_to_tokens(rendered.targets)[1:] == [".", "</s>"]
 
@@ -381,7 +405,7 @@ def test_an_earlier_turn_ends_where_the_template_ends_it():
     called = ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>'
     rows = [((ask, calling, back), called)]
     # `final` and `l` stand before every answer too, and the thoughts of earlier ones are left out.
-    for text in ("Yes", "final", "l"):
+    for text in ("Yes", "final", "l", "a<|end|>b"):
         for thought in ({}, {"thinking": f"Hm. {text}"}):
             answer = {"role": "assistant", "content": text, **thought}
             rows.append(((ask, answer, ask), f"<|channel|>final<|message|>{text}<|end|>"))
@@ -389,6 +413,8 @@ def test_an_earlier_turn_ends_where_the_template_ends_it():
         rendered = renderer.encode(Example("x", messages, "Done", turns=(1,)))
         trained = decode(tokenizer, rendered.targets)
         assert trained == before + "<|channel|>final<|message|>Done<|return|>"
+    last = renderer.encode(Example("x", (ask,), "", reply_fields={"tool_calls": [call]}))
+    assert decode(tokenizer, last.targets) == called
 
 
 def test_an_earlier_turn_that_the_template_rewrites_is_refused():
@@ -425,6 +451,16 @@ def test_tools_calls_and_reasoning_reach_the_template():
     plain = chatml("qwen2_5.jinja")
     plain.chat_template = plain.chat_template.replace("tool_calls", "nothing")
     assert Renderer(plain, {}).encode(example).lost in ("add", "Sums are for tools.")
+
+
+def test_a_row_whose_text_does_not_begin_with_its_prompt_is_an_error_of_the_row():
+    tokenizer = chatml("qwen2_5.jinja")
+    note = "{% if messages[0].role == 'system' and not add_generation_prompt %}Note.{% endif %}"
+    tokenizer.chat_template = note + tokenizer.chat_template
+    renderer = Renderer(tokenizer, {})
+    system = ({"role": "system", "content": "Be brief."}, *EXAMPLE.messages)
+    with pytest.raises(RowError, match="does not continue its own generation prompt"):
+        renderer.encode(Example("x", system, "5"))
 
 
 def test_a_role_that_the_template_refuses_is_an_error_of_the_row():

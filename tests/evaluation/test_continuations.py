@@ -63,12 +63,23 @@ def test_likelihoods_equal_those_of_each_choice_alone(name, most_rows, beginning
         Choices([*shared, *tokens(length)], [tokens(count) for count in counts])
         for length, counts in ((9, (3, 1, 2)), (2, (1, 1)), (5, (4, 4, 1, 2, 1)), (2, (7,)))
     ]
-    # One of the choices is what the model would say itself.
-    with torch.no_grad():
-        said = int(model(torch.tensor([questions[1].text])).logits[0, -1].argmax())
-    questions.append(Choices(questions[1].text, [[said], [said, 5]]))
+    text = questions[1].text
+
+    def said(text):
+        with torch.no_grad():
+            return int(model(torch.tensor([text])).logits[0, -1].argmax())
+
+    # One of the choices is what the model would say itself, another after a word that it would not.
+    likely = said(text)
+    questions.append(Choices(text, [[likely], [likely, 5]]))
+    other = (likely + 1) % 60
+    after = said([*text, other])
+    questions.append(Choices(text, [[other, after], [other, (after + 1) % 60]]))
     found = continuation_likelihoods(model, questions, most_rows, torch.float32)
-    assert found[-1][0][1]
+    assert found[-2][0][1]
+    assert not found[-1][0][1]
+    found += continuation_likelihoods(model, questions[-2:], most_rows, None)  # of one text
+    questions += questions[-2:]
     for question, likelihoods in zip(questions, found, strict=True):
         for choice, (total, likeliest) in zip(question.continuations, likelihoods, strict=True):
             expected, is_likeliest = plain(model, question.text, choice)

@@ -4,6 +4,7 @@ import copy
 import gzip
 import json
 import os
+import statistics
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from small_models import made, token_ids
 from talr_cli.data.base import Example
 from talr_cli.evaluation import domain_drift, evaluate, memory
 from talr_cli.evaluation.domain_drift import prompts_with_base_answers
-from talr_cli.evaluation.drift import CachedStates, kl_from_base
+from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base
 from talr_cli.evaluation.generation import sampler
 from talr_cli.models import loading
 
@@ -82,11 +83,15 @@ def test_domain_kl_is_over_the_predictions_that_make_the_answers(
         assert ids[: start + 1] == prompt
         # A random model finds no end: 7 tokens, of which the last one is predicted and not read.
         assert len(ids) == len(prompt) + 6
+    loads = []
     states = CachedStates(
-        tmp_path / "states.safetensors", tiny_source.directory, lambda work: work(base)
+        tmp_path / "states.safetensors",
+        tiny_source.directory,
+        lambda work: loads.append(1) or work(base),
     )
     for _ in range(2):  # computed, then found
         measured = kl_from_base(tuned, states, sequences, starts)
+        assert len(loads) == 1
         assert measured["score"] == pytest.approx(
             plain_kl(base, tuned, sequences, starts), rel=1e-4
         )
@@ -94,6 +99,25 @@ def test_domain_kl_is_over_the_predictions_that_make_the_answers(
     assert len(states._read(35, base)) == 35  # of the prompts nothing is kept
     itself = kl_from_base(base, None, sequences, starts)
     assert (itself["score"], itself["tokens"]) == (0.0, 35)
+
+
+def test_cross_entropy_is_the_mean_over_the_tokens_of_all_passages(base, renderer):
+    """Of unlike lengths; the error is that of a ratio of sums over passages."""
+    passages = ["A cat.", "No " * 300, "Two and three make five, as everybody knows."]
+    sums, counts = [], []
+    for passage in passages:
+        ids = torch.tensor(renderer.tokenizer(passage).input_ids)
+        with torch.no_grad():
+            log_probs = base(ids[None]).logits[0, :-1].double().log_softmax(-1)
+        sums.append(-log_probs.gather(1, ids[1:, None]).sum().item())
+        counts.append(len(ids) - 1)
+    found = cross_entropy(base, renderer.tokenizer, passages)
+    mean = sum(sums) / sum(counts)
+    residuals = [total - mean * count for total, count in zip(sums, counts, strict=True)]
+    error = statistics.stdev(residuals) * 3**0.5 / sum(counts)
+    assert found == pytest.approx(
+        {"score": mean, "stderr": error, "n": 3, "tokens": sum(counts)}, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +150,26 @@ def test_kl_from_cached_states_equals_that_from_the_model(kind, dtype, tmp_path)
         measured = kl_from_base(tuned, states, prompts)["score"]
         assert measured == pytest.approx(expected, rel=1e-4 if dtype == torch.float32 else 0.05)
     assert len(loads) == (2 if kind == "phi" else 1)  # a bias is not looked for on the disk
+
+
+def test_of_a_head_that_does_more_than_is_known_the_models_own_logits_are_compared(tmp_path):
+    """And nothing is kept, as they are far larger than hidden states."""
+
+    def bend(_module, _arguments, output):
+        output.logits = 3 * output.logits.sin()
+        return output
+
+    base = made("llama")
+    tuned = copy.deepcopy(base)
+    tuned.get_output_embeddings().weight.data.mul_(-1)
+    for model in (base, tuned):
+        model.register_forward_hook(bend)
+    states = CachedStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
+    prompts = token_ids(length=12).tolist()
+    expected = plain_kl(base, tuned, prompts, [0, 3])
+    measured = kl_from_base(tuned, states, prompts, [0, 3])
+    assert measured["score"] == pytest.approx(expected, rel=1e-4)
+    assert not states.file.exists()
 
 
 @pytest.mark.parametrize("harm", ["flipped", "of another kind", "without a digest", "a pipe"])

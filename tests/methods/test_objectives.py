@@ -199,6 +199,7 @@ def test_talr_base_takes_its_weights_from_the_base_model_alone(batch):
     tokens = TargetTokens(torch.zeros(sum(map(len, batch))).double(), targets(batch).sequence)
     tokens.base_log_probs = targets(batch).log_probs
     control, talr = Talr(probabilities="base"), Talr()
+    assert control.tau_estimator == "exact"  # also under accumulation
     tau = control.temperature(control.sequence_losses(tokens))
     plain = targets(batch)
     expected = talr.weights(plain, talr.temperature(plain.sequence_losses()))
@@ -226,10 +227,12 @@ def test_eaft_over_the_whole_vocabulary_needs_a_scale():
     assert Eaft(top_k=None, scale=3.0).outputs == ("entropy",)
 
 
-def test_weights_carry_no_gradient():
+@pytest.mark.parametrize("objective", [Sft(), Talr(tau=1.0), Dft(), Eaft(), InfoSft(), Deft()])
+def test_weights_carry_no_gradient(objective):
     log_probs = torch.tensor([-0.5, -2.0], requires_grad=True)
     tokens = TargetTokens(log_probs, torch.tensor([0, 0]))
-    assert not Talr(tau=1.0).weights(tokens, None).requires_grad
+    tokens.topk_entropy = tokens.log_sum_sq_probs = log_probs / 2
+    assert not objective.weights(tokens, None).requires_grad
 
 
 def test_normalised_weights_have_mean_one():
@@ -246,6 +249,7 @@ def test_no_target_at_all_gives_no_weights():
     tokens = TargetTokens(torch.zeros(0), torch.zeros(0, dtype=torch.long))
     assert len(tokens.sequence_losses()) == 0
     assert len(Talr(tau=1.0).weights(tokens, None)) == 0
+    assert len(Talr(tau=1.0, normalise=True).weights(tokens, None)) == 0
 
 
 @pytest.mark.parametrize(

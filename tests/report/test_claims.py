@@ -250,10 +250,11 @@ def test_the_share_of_easy_tokens_has_the_interval_of_a_bootstrap_over_steps(tmp
     first, second = shares(1), shares(2)
     talr = ("talr", 1e-5)
     steps = read_steps({talr: [path]})
-    for found, expected in (
-        (easy_share(steps, talr, 1), first),
-        (easy_share_rise(steps, talr), second - first),
+    for found, expected, count in (
+        (easy_share(steps, talr, 1), first, 40),
+        (easy_share_rise(steps, talr), second - first, 80),
     ):
+        assert found.n == count
         limits = numpy.quantile(expected, [0.025, 0.975])
         assert found.interval() == pytest.approx(limits, abs=0.003)
         assert found.run_variance is None  # of one run
@@ -293,6 +294,14 @@ def test_the_share_of_easy_tokens_takes_in_how_far_seeds_lie_apart():
     assert found.item_variance == pytest.approx(of_steps / 9, rel=0.03)
     with pytest.raises(MetricsError, match="epoch 1 in h"):
         easy_share(runs, ("l2", 1e-5), 1)
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (1, 2), (2, 1)])
+def test_with_one_seed_of_either_the_front_is_left_undecided(tmp_path, seeds):
+    words, labels = seeds
+    runs = world(EXPLAINED, seeds=words) + world(LABELS, seeds=labels, dataset="medcalc-label")
+    answers = verdicts(tmp_path, runs)[2, "medcalc-label"].answers
+    assert answers == ("one seed", "one seed" if labels == 1 else "yes")
 
 
 def test_with_one_seed_methods_are_left_undecided_and_it_says_why(tmp_path):
@@ -346,6 +355,13 @@ def test_published_numbers_stand_beside_their_counterparts_only():
     assert shown["mean of 3 models", "sft", 1e-6][4].text == "0.500"
     fewer = published_cells(comparable([one for one in ours if one["run"]["model"] != "gemma3-4b"]))
     assert "mean of 3 models" not in {row[0].value for row in fewer.rows}
+    ours[-1]["domain"] = None  # a mean of two is not one of three
+    (row,) = (
+        row
+        for row in published_cells(comparable(ours)).rows
+        if (row[0].value, row[1].value) == ("mean of 3 models", ours[-1]["run"]["method"])
+    )
+    assert (row[4].text, row[6].text) == ("–", "0.600")
     assert published_cells(comparable(world())) is None
 
 

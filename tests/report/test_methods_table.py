@@ -9,6 +9,7 @@ from synthetic_study import BASE, results, scored
 
 from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.methods import fewer_cells, method_lines, methods_cells
+from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.paired import difference
 
@@ -91,12 +92,17 @@ def test_only_changes_within_noise_are_marked():
 
 
 def test_without_items_the_error_is_that_of_independent_means():
-    runs = [results("sft", 1e-5, seed, (score, 0.03)) for seed, score in enumerate((0.3, 0.34))]
+    runs = [
+        results("sft", 1e-5, seed, scored)
+        for seed, scored in enumerate([(0.3, 0.03), (0.34, 0.05)])
+    ]
     rows, _ = rows_of([BASE, *runs])
-    low, high = float(rows[1]["domain_change_low"]), float(rows[1]["domain_change_high"])
+    ends = float(rows[1]["domain_change_low"]), float(rows[1]["domain_change_high"])
     assert float(rows[1]["domain_change"]) == pytest.approx(0.11)
-    # Over items .03 and .03, over runs .04 / 2 ** .5 / 2 ** .5, of one degree of freedom.
-    assert high - low > 2 * 1.96 * (0.03**2 + 0.03**2 + 0.02**2) ** 0.5
+    # Over items .03 of the base and .03 or .05 of a run, over runs .04 / 2 ** .5 / 2 ** .5, of one
+    # degree of freedom.
+    items = 0.03**2 + (0.03**2 + 0.05**2) / 2
+    assert ends == pytest.approx(Contrast(0.11, items, 0.02**2, 1, 72).interval())
     alone, _ = rows_of([BASE, runs[0]])
     width = float(alone[1]["domain_change_high"]) - float(alone[1]["domain_change_low"])
     assert width == pytest.approx(2 * 1.959964 * 0.03 * 2**0.5, rel=1e-4)
@@ -105,3 +111,8 @@ def test_without_items_the_error_is_that_of_independent_means():
 def test_a_score_that_was_not_measured_is_a_gap():
     _, lines = rows_of([BASE, results("sft", general=None), results("talr", domain=None)])
     assert [line.split(" | ")[3:7].count("–") for line in lines[1:]] == [2, 2]
+    # Of two seeds one was: it alone is no change of the setting.
+    seeds = [results("sft"), results("sft", seed=1, domain=None)]
+    (row,) = rows_of([BASE, *seeds])[0][1:]
+    assert (row["seeds"], row["domain"], row["domain_change"]) == ("2", "0.3", "")
+    assert rows_of(seeds)[0][0]["domain_change"] == ""

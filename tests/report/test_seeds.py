@@ -188,6 +188,8 @@ def test_one_curve_is_of_one_setting_and_what_is_left_out_of_it_is_said():
         "training data too; compared (those of one setting): 2"
     ]
     assert ambiguous_lines(grid) == []
+    (line,) = ambiguous_lines([*at_rates("s0", [1e-6]), *at_rates("s1", [2e-6])])
+    assert line.endswith("compared (those of one setting): none")
     older = results("talr", lr=2e-6, id="old")  # does not say of which setting it is
     assert len(curves(seed_groups([*grid, older]))) == 1
 

@@ -19,6 +19,7 @@ from talr_cli.statistics.contrasts import Contrast
 from talr_cli.statistics.estimates import Estimate
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.paired import with_interval
+from talr_cli.statistics.power import detectable_difference
 
 
 def study_rows(runs):
@@ -112,6 +113,11 @@ def test_two_runs_side_by_side_have_the_numbers_of_their_difference():
     assert domain[6].text == "0.062"  # McNemar: 2 / 2^5
     assert float(domain[5].text) == pytest.approx(domain[5].value, abs=5e-4)
     assert domain[-1].text == "≈ 0"
+    assert domain[-2].text == f"{detectable_difference([(0.3, 100)]):.3f}"
+    other = scored("flow", right(0.3), {"a": right(0.53), "b": right(0.52)})
+    general = comparison_cells(base, other).rows[1]
+    assert float(general[6].text) == pytest.approx(2 / 2**5, abs=0.01)  # by signs, of five flips
+    assert general[6].value is None
     base["general"] = None  # what either was scored on has a line
     assert [row[0].text for row in comparison_cells(base, sft).rows] == [
         *("domain", "general", "a", "b")

@@ -47,6 +47,10 @@ def test_each_item_has_the_chance_of_its_own_choices():
     by_luck = 4 / 3 / 2 + 3 / 2 / 1
     assert found.lost.estimate == pytest.approx((4 / 3 + 3 / 2 - by_luck) / 6)
     assert found.won.estimate == pytest.approx((5 / 4 - by_luck) / 6)
+    values = [4 / 3, 3 / 2, 0, -4 / 3 / 2, -3 / 2, 0]
+    largest = (4 / 3 + 3 / 2 + 5 / 4 + 4 / 3 + 3 / 2 + 1) / 6
+    variance = numpy.var(values, ddof=1) / 6 + largest**2 / 6 / 5
+    assert found.lost.item_variance == pytest.approx(variance)
     assert found.chance == pytest.approx((1 / 4 + 1 / 3 + 1 / 5 + 1 / 4 + 1 / 3 + 1 / 2) / 6)
     assert (found.lost_seen, found.won_seen) == (pytest.approx(2 / 6), pytest.approx(1 / 6))
 

@@ -2,13 +2,16 @@
 
 import numpy
 import pytest
+from scipy import stats
 from synthetic_study import results, scored
 
 from talr_cli.report.tables.cells import as_markdown
 from talr_cli.report.tables.matched import matched_cells
 from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.matched import (
+    DRAWS,
     GAIN_SHARE,
+    _Comparison,
     _Draws,
     bend_bound,
     general_at,
@@ -138,15 +141,18 @@ def test_the_points_of_a_training_deviate_together():
         run("sft", 5e-6, (0.3 + shift, 0.65), seed, 4000, share=0.5)
         for seed, shift in enumerate((0, 0.05, -0.05))
     ]
+    runs.append(run("talr", 1e-6, (0.4, 0.6), 0, 4000))
     settings = {f"{one.label} {one.lr} @{one.share}": one for one in seed_groups(runs)}
     scores = scores_of(settings, run("base", None, BASE, n=4000), runs)
     drawn = _Draws.of(scores)
-    point, end, other = (
-        drawn.domain[1:, scores.index[f"sft {name}"]]
-        for name in ("5e-06 @0.5", "5e-06 @1.0", "1e-06 @1.0")
+    point, end, other, alone = (
+        drawn.domain[1:, scores.index[name]]
+        for name in ("sft 5e-06 @0.5", "sft 5e-06 @1.0", "sft 1e-06 @1.0", "talr 1e-06 @1.0")
     )
     assert numpy.corrcoef(point, end)[0, 1] > 0.9
     assert abs(numpy.corrcoef(other, end)[0, 1]) < 0.3
+    # A single run lies as far off as a run, the mean of three by the root of three less.
+    assert alone.std() / end.std() == pytest.approx(3**0.5, rel=0.1)
 
 
 def test_a_verdict_is_given_where_the_interval_leaves_zero_out_and_pays_for_all_methods():
@@ -163,6 +169,19 @@ def test_a_verdict_is_given_where_the_interval_leaves_zero_out_and_pays_for_all_
         (talr,) = (one for one in told if one.method == "talr")
         half[len(told)] = (talr.high - talr.low) / 2 - 0.1 * 0.5 * 0.5  # less what bends
     assert half[5] / half[1] == pytest.approx(2.576 / 1.96, rel=0.1)  # a fifth of the level each
+
+
+def test_p_and_the_interval_are_those_of_two_sides_of_so_many_methods():
+    """Of two methods and a normal error, beside what the interpolation may be off."""
+    places = (numpy.arange(DRAWS) + 0.5) / DRAWS
+    differences = 2.6 + stats.norm.ppf(places)
+    for sign in (1, -1):
+        made = _Comparison("talr", 0.5, 0.6, 0.6 + sign * 2.6, sign * differences, 0.2, "2 rates")
+        one = made.corrected(2, over_runs=True)
+        low, high = sorted((sign * (2.6 - 2.2414 - 0.2), sign * (2.6 + 2.2414 + 0.2)))
+        assert (one.low, one.high) == pytest.approx((low, high), abs=0.01)
+        assert one.p == pytest.approx(2 * 2 * stats.norm.sf(2.6 - 0.2), rel=0.05)
+        assert one.verdict == ("forgets less" if sign > 0 else "forgets more")
 
 
 def test_the_interval_has_the_runs_and_the_items_in_it():
@@ -251,7 +270,7 @@ def test_a_path_that_one_of_two_methods_does_not_go_far_enough_is_of_neither():
     runs = straight("sft", 0.5, (0.35, 0.4), rates=rates)
     runs += straight("talr", 0.3, (0.1, 0.4), rates=rates)
     for seed in (0, 1):
-        runs.append(run("sft", 1e-6, (0.4, 0.6), seed, share=0.5))
+        runs.append(run("sft", 1e-6, (0.4, 0.5), seed, share=0.5))  # off the straight line
         runs.append(run("talr", 1e-6, (0.25, 0.685), seed, share=0.5))
     (one,) = found(*runs)
     assert one.curves == "2 rates"

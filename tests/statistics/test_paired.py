@@ -17,6 +17,7 @@ from talr_cli.statistics.paired import (
     difference,
     mcnemar,
     paired_difference,
+    paired_items,
 )
 from talr_cli.statistics.pairs import measured_alike, section_of
 
@@ -152,6 +153,7 @@ def test_items_that_all_changed_alike_leave_the_error_of_one_more_that_does_not(
     same = compared((before, before))
     stderr = 1 / math.sqrt(50 * 49)
     assert (same.low, same.high) == pytest.approx((-1.96 * stderr, 1.96 * stderr), rel=1e-4)
+    assert compared(([1, 0], [1, 0])).high == pytest.approx(1.96 / math.sqrt(2), rel=1e-4)
     won = compared((numpy.zeros(50), numpy.ones(50)))
     assert (won.low, won.high) == pytest.approx((1 + same.low, 1 + same.high))
     # Of two tasks each has half the weight, and errors of both add up as variances.
@@ -245,6 +247,30 @@ def test_of_two_datasets_the_general_score_alone_is_compared():
     with pytest.raises(UnpairedError, match="domain is medcalc and esci"):
         difference(one, other, "domain")
     assert difference(one, other, "general") == difference(*runs(), "general")
+
+
+def test_a_score_that_is_not_the_mean_of_its_items_is_not_paired():
+    one, other = runs()
+    other["domain"]["score"] += 1e-6
+    with pytest.raises(UnpairedError, match="domain is not the mean of its items"):
+        difference(one, other, "domain")
+    other["domain"]["score"] = None
+    with pytest.raises(UnpairedError, match="a score of domain is not a number"):
+        difference(one, other, "domain")
+    one["domain"]["items"] = other["domain"]["items"] = {}
+    with pytest.raises(UnpairedError, match="there are no items"):
+        difference(one, other, "domain")
+
+
+def test_items_of_a_task_that_was_scored_otherwise_are_not_paired():
+    one, other = runs()
+    assert paired_items(one, other, "general/a")["3"] == (
+        one["general"]["tasks"]["a"]["items"]["3"],
+        other["general"]["tasks"]["a"]["items"]["3"],
+    )
+    other["general"]["tasks"]["a"]["metric"] = "other"
+    with pytest.raises(UnpairedError, match="metric=other"):
+        paired_items(one, other, "general/a")
 
 
 def test_results_without_items_are_not_paired():

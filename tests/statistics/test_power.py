@@ -117,12 +117,26 @@ def test_the_detectable_difference_is_found_or_none_whatever_the_scores(tasks):
         assert detectable_difference([(score, 4 * n) for score, n in tasks]) < size
 
 
+@pytest.mark.parametrize("tasks", [[(0.1, 40)], [(0.05, 20), (0.1, 30)], [(0.3, 9000)]])
+def test_the_detectable_difference_is_as_large_above_a_half_as_below(tasks):
+    above = [(1 - score, n) for score, n in tasks]
+    assert detectable_difference(above) == pytest.approx(detectable_difference(tasks))
+
+
+def test_of_many_tasks_that_are_all_wrong_one_item_of_each_is_enough():
+    """1.96 + 0.84 standard errors of nine tasks are less than that."""
+    assert detectable_difference([(0.0, 10)] * 9) == 0.1
+
+
 def test_each_part_of_a_base_model_has_a_detectable_difference():
     base = scored("base", [1, 0] * 36, {"a": [1] * 30 + [0] * 30, "b": [1, 0, 0] * 20})
     assert detectable_difference_of(base["domain"]) == detectable_difference([(0.5, 72)])
     general = detectable_difference_of(base["general"])
     assert general == detectable_difference([(0.5, 60), (1 / 3, 60)])
     assert f"{general:.3f} of the general score (120 items)" in power_text(base)
+    for right in range(1, 9):  # their variance is p (1 - p) but for rounding
+        base = scored("base", [1] * right + [0] * (9 - right), {"a": [1, 0]})
+        assert detectable_difference_of(base["domain"]) == detectable_difference([(right / 9, 9)])
 
 
 def test_a_score_that_is_no_accuracy_has_no_detectable_difference():

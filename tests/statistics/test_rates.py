@@ -17,7 +17,8 @@ def line(*runs):
 
 
 def test_the_ends_are_compared_item_by_item():
-    told = line(sft(1e-6, 30, 38), sft(5e-6, 1, 1), sft(2e-5, 30, 18))
+    other = scored("talr", [1] * 40, {"words": [1] * 40}, lr=1e-4, id="talr")
+    told = line(sft(1e-6, 30, 38), sft(5e-6, 1, 1), sft(2e-5, 30, 18), other)
     # Of 40 items 20 were lost: no noise. As if 0.5 of one more were won and 0.5 lost.
     half = 1.96 * (0.25 / 39 + 1 / 40 / 39) ** 0.5
     domain = 1.96 * (1 / 40 / 39) ** 0.5

@@ -102,6 +102,19 @@ def test_intervals_of_methods_cover_no_difference(seeds, spread):
     assert missed / 200 <= 0.05
 
 
+def test_scores_out_of_a_hundred_have_a_hundred_times_the_error():
+    runs, _ = study(4, 2, 0.05)
+    found = scores(runs).contrast("both", {"two": 1, "one": -1})
+    for one in runs:
+        for section in (one["domain"], one["general"], *one["general"]["tasks"].values()):
+            section["score"] *= 100
+            section["items"] = {key: 100 * own for key, own in section.get("items", {}).items()}
+    hundred = scores(runs).contrast("both", {"two": 1, "one": -1})
+    assert hundred.estimate == pytest.approx(100 * found.estimate)
+    assert hundred.item_variance == pytest.approx(100**2 * found.item_variance)
+    assert hundred.run_variance == pytest.approx(100**2 * found.run_variance)
+
+
 def test_a_base_model_is_no_sample_of_runs():
     runs, base = study(3, 3, 0.05)
     found = scores(runs, base)
@@ -131,6 +144,12 @@ def test_a_pooled_deviation_is_the_mean_of_the_variances_and_says_whose():
     assert found.variance == pytest.approx(numpy.mean(numpy.var(by_method, axis=1, ddof=1)))
     assert found.df == 4
     assert "of one, two" in found.source
+    unscored = {**runs[0], "run": {**runs[0]["run"], "seed": 3, "id": "one3"}, "domain": None}
+    both = run_variances([*runs, unscored], ["general", "domain", "both"])
+    assert both["general"] == found
+    halves = [[(one["domain"]["score"] + one["general"]["score"]) / 2 for one in runs]]
+    expected = numpy.var(numpy.reshape(halves, (2, 3)), axis=1, ddof=1).mean()
+    assert both["both"].variance == pytest.approx(expected)
 
 
 def test_settings_without_room_to_deviate_do_not_dilute_the_deviation():
@@ -222,22 +241,36 @@ def test_a_few_items_that_all_went_one_way_are_not_sure():
     assert found.p_greater() > 0.025
 
 
-def test_a_setting_of_other_items_is_left_out_and_said():
+@pytest.mark.parametrize(
+    ("part", "change", "why"),
+    [
+        ("domain", lambda old: {"items": None}, "items of domain are not in"),
+        (
+            "domain",
+            lambda old: {"items": {f"other {key}": one for key, one in old["items"].items()}},
+            "domain was scored on other items",
+        ),
+        ("general", lambda old: {"suite": "full"}, "suite=mini and suite=full"),
+    ],
+)
+def test_a_setting_of_other_items_is_left_out_and_said(part, change, why):
     runs, base = study(8, 2, 0.0)
     for one in runs[2:]:
-        one["domain"]["items"] = None
+        one[part] |= change(one[part])
     group = {
         "one": SeedGroup("one", 1e-6, 1.0, runs[:2]),
         "two": SeedGroup("two", 1e-6, 1.0, runs[2:]),
     }
     found = scores_of(group, base, runs)
     assert list(found.index) == ["base", "one"]
-    assert "items of domain are not in" in found.left_out["two"]
+    assert why in found.left_out["two"]
 
 
 def test_several_tests_make_one():
     assert intersection_union([0.01, 0.2]) == 0.2
     assert bonferroni([0.01, 0.2]) == pytest.approx(0.02)
+    assert bonferroni([0.6, 0.7]) == partial_conjunction(1, [0.6, 0.7]) == 1
+    assert holm([0.6, 0.7]) == [1, 1]
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # by hand
     # Of 6 statements 4 hold: the three largest p's are of any three, times 3.
     found = partial_conjunction(4, [0.001, 0.2, 0.002, 0.9, 0.003, 0.004])

@@ -7,6 +7,7 @@ from optimizer_step import reference, rows, toy
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.run.prepare import prepare
+from talr_cli.training import base_losses as scoring
 from talr_cli.training.base_losses import BaseModel
 from talr_cli.training.loop import Setting, TrainingData, make_trainer
 
@@ -25,6 +26,27 @@ def test_base_losses_follow_the_precision_and_are_kept_apart(tmp_path, monkeypat
         assert (losses - expected).abs().max() < 0.1 * (losses - other).abs().max()
     torch.testing.assert_close(BaseModel(model, "toy", None, "cpu").losses(RENDERED), plain.float())
     assert len(list(tmp_path.glob("base_losses/*.json.gz"))) == 2
+
+
+@pytest.mark.parametrize("ask", [BaseModel.losses, BaseModel.target_losses])
+def test_base_losses_are_read_again_for_the_same_model_and_rows_alone(ask, tmp_path, monkeypatch):
+    monkeypatch.setenv("TALR_CACHE", str(tmp_path))
+    model, asked = toy(), []
+    compute = scoring.target_losses
+    monkeypatch.setattr(scoring, "target_losses", lambda *given: asked.append(1) or compute(*given))
+
+    def found(fingerprint="toy", rows=RENDERED, dtype=torch.float32):
+        base = BaseModel(model.to(dtype), fingerprint, None, "cpu")
+        return [one.tolist() for one in ask(base, rows)]
+
+    first = found()
+    assert found() == first
+    assert len(asked) == 1
+    whole = [Rendered(row.input_ids, [-100, *row.input_ids[1:]]) for row in RENDERED]
+    for other in ({"fingerprint": "other"}, {"rows": whole}, {"dtype": torch.bfloat16}):
+        found(**other)
+    assert len(asked) == 4
+    assert found() == first
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", None)])

@@ -1,6 +1,8 @@
 """The columns of the training rows: what is masked, and what the base said of each target."""
 
 import logging
+import math
+import statistics
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from talr_cli.data.encoding import TokenRows
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
 from talr_cli.methods.method import Method
-from talr_cli.methods.objectives import Sft, Stm, TailSft
+from talr_cli.methods.objectives import Flow, Sft, Stm, TailSft
 from talr_cli.methods.replay import Replay
 from talr_cli.models.tokenizer import IGNORED
 from talr_cli.training.base_losses import BaseModel
@@ -47,7 +49,8 @@ def test_stm_trains_the_mean_over_the_targets_that_are_kept(base, tmp_path, capl
     assert made.facts["masked_share"] == pytest.approx(share)
     assert f"masked by the objective: {100 * share:.1f}% of the targets" in caplog.text
     gone = sum(not any(own) for own in kept.split([len(row.targets) for row in ROWS]))
-    assert len(batch) == len(ROWS) - gone
+    assert len(batch) == len(ROWS) - gone < len(ROWS)
+    assert f"{gone} of {len(ROWS)} training rows are left out" in caplog.text
 
 
 def test_the_trainers_rows_share_memory_with_the_rendered_ones(base):
@@ -82,6 +85,19 @@ def test_a_replay_share_too_small_for_one_row_is_refused(base):
     """It was sft under the name of replay."""
     with pytest.raises(UserError, match=r"0.25 beside the 24 target .* row to replay \(30 tokens"):
         make_columns(Method(Sft(), replay=Replay(share=0.25)), SHORT, LONG, base)
+
+
+def test_flow_weighs_each_row_by_its_own_base_loss_and_general_rows_too(base):
+    general = [Rendered(row["input_ids"], row["labels"]) for row in rows(3, seed=7)]
+    made = make_columns(Method(Flow(), replay=Replay(share=0.4)), ROWS, general, base)
+    losses = [
+        reference(base.model, {"input_ids": one.input_ids, "labels": one.labels})[0].mean().item()
+        for one in (*ROWS, *general)
+    ]
+    tau = statistics.median(losses)
+    found = [*made.rows["sequence_weight"], *(row["sequence_weight"] for row in made.general)]
+    assert found == pytest.approx([math.exp(-loss / tau) for loss in losses], rel=1e-4)
+    assert len(made.rows["sequence_weight"]) == len(ROWS)
 
 
 def test_base_log_probs_stay_aligned_with_their_targets_in_every_batch(base, caplog):

@@ -19,9 +19,10 @@ from optimizer_step import (
 )
 
 from talr_cli.methods import regularisers
+from talr_cli.methods.adapters import Lora
 from talr_cli.methods.objectives import Flow, Sft, Talr
 from talr_cli.methods.regularisers import L2, Kl
-from talr_cli.models.head import at_targets
+from talr_cli.models.head import at_targets, causal_lm, target_hidden
 from talr_cli.training import head_kernel
 from talr_cli.training.collator import Collator
 from talr_cli.training.token_scores import add_token_scores, score_targets
@@ -119,6 +120,26 @@ def test_kl_is_that_of_the_full_distributions(direction, micro, padding_free, tm
     assert relative(actual, expected) < 2e-5
 
 
+def test_kl_under_an_adapter_is_to_the_model_without_it():
+    """As to a second copy of the base, without the dropout that the training has."""
+    base, batch = toy(), Collator(PAD)(rows(6))
+    adapted = Lora(rank=4, alpha=8).wrap(toy(), "some/base").train()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            parameter += "lora_" in name
+    for layer in causal_lm(adapted).model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    hidden = target_hidden(causal_lm(adapted), batch)
+    found = []
+    for model in (adapted, base):
+        regulariser = Kl(beta=0.7)
+        regulariser.start(model, lambda: base)
+        found.append(regulariser.loss(adapted, batch, hidden).item())
+        assert adapted.training
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert found[1] > 0.1
+
+
 @pytest.mark.parametrize("micro", [16, 4])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_l2_is_added_once_per_step_with_its_exact_gradient(reduction, micro, tmp_path, monkeypatch):
@@ -160,17 +181,22 @@ def test_l2_pulls_back_weights_that_no_row_has_reached():
     assert float(penalty) == pytest.approx(0.3 * count, rel=1e-4)
 
 
-def test_theta0_is_kept_in_half_precision_only_where_that_is_exact():
+@pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
+def test_theta0_is_kept_in_half_precision_only_where_that_is_exact_or_asked_for(asked):
     model = toy()
     with torch.no_grad():
         model.lm_head.weight.copy_(model.lm_head.weight.bfloat16())
-    regulariser = L2()
+    regulariser = L2(theta0_dtype=asked)
     regulariser.start(model, lambda: model)
     kept = regulariser._theta0
-    assert kept["model.embed_tokens.weight"].dtype == torch.bfloat16
-    assert kept["model.layers.0.mlp.up_proj.weight"].dtype == torch.float32
+    half, full = torch.bfloat16, torch.float32
+    exact, inexact = {"auto": (half, full), "float32": (full, full), "bfloat16": (half, half)}[
+        asked
+    ]
+    assert kept["model.embed_tokens.weight"].dtype == exact
+    assert kept["model.layers.0.mlp.up_proj.weight"].dtype == inexact
     for name, parameter in model.named_parameters():
-        assert torch.equal(kept[name].float(), parameter)
+        assert torch.equal(kept[name].float(), parameter.to(kept[name].dtype).float())
 
 
 def test_flow_with_equal_base_losses_is_sft_over_e(tmp_path):
@@ -255,6 +281,13 @@ def test_a_batch_without_targets_is_a_differentiable_zero(toy_model):
     loss.backward()
     assert float(loss) == 0.0
     assert float(gradient(toy_model).abs().sum()) == 0.0
+
+
+def test_a_step_without_targets_changes_nothing(tmp_path):
+    batch = [{**row, "labels": [-100] * len(row["labels"])} for row in rows(4)]
+    actual, loss = trainer_gradient(toy(), batch, Talr(), tmp_path, 2)
+    assert loss == 0.0
+    assert not actual.any()
 
 
 def test_losses_stay_finite_at_extreme_logits(toy_model):

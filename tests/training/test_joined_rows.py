@@ -147,6 +147,17 @@ def test_a_model_that_mixes_neighbouring_tokens_is_not_joined(strength):
     assert not should_join_rows(None, model, "cpu", 4)
 
 
+def test_a_model_that_counts_places_on_from_row_to_row_is_not_joined():
+    """What the row before holds is no matter to it, only how long it is."""
+    model = made("llama")
+
+    def place(_module, _arguments, output):
+        return output + 0.1 * torch.arange(output.shape[1])[:, None]
+
+    model.model.layers[0].mlp.register_forward_hook(place)
+    assert not should_join_rows(None, model, "cpu", 4)
+
+
 def test_other_attention_and_recurrent_layers_are_padded_or_refused():
     eager = made("llama")
     eager.set_attn_implementation("eager")

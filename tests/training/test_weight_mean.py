@@ -5,6 +5,7 @@ import torch
 from command_line import in_two_ranks, same
 from faults.tiny_training import STEPS, cut_before_the_last_checkpoint, trained
 from optimizer_step import toy
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from talr_cli.methods.optimizers import AdamW
@@ -42,6 +43,16 @@ def test_the_moving_average_follows_its_formula_and_resumes_bit_for_bit(tmp_path
     again, training = trained(cut, AdamW(), mean=WeightMean(DECAY))
     assert 0 < training["resumed_from_step"] < STEPS
     assert same(found, dict(again.named_parameters()))
+
+
+def test_weights_that_are_not_trained_have_no_average(tmp_path):
+    model, mean = toy(), WeightMean(0.5)
+    model.lm_head.weight.requires_grad = False
+    mean.update(model)
+    mean.save(tmp_path, is_main=True)
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert load_file(tmp_path / "weight_mean.safetensors").keys() == trained
+    assert len(trained) == len([*model.parameters()]) - 1
 
 
 def test_weights_return_bit_for_bit_after_the_average_took_their_place():

@@ -241,7 +241,7 @@ def _no_setting_has_both(pair: Pair, names: Sequence[str]) -> Test:
 
 def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
     sft = pair.rates("sft", 1)[0]
-    pair.rates("talr", 1)
+    rates = pair.rates("talr", 1)
     trained = read_steps({one: each for one, each in pair.paths.items() if one[0] in _OF_CLAIM_4})
     easy = easy_share(trained, ("sft", sft), epoch=1)
     yield Test(
@@ -251,7 +251,7 @@ def _tokens_are_easy_and_become_easier(pair: Pair) -> Iterator[Test]:
         easy.p_less(0.5),
         easy.run_variance is None,
     )
-    for lr in pair.rates("talr", 1):
+    for lr in rates:
         rise = easy_share_rise(trained, ("talr", lr))
         yield _test(f"the share of easy tokens rises under talr at lr {rate_text(lr)}", rise)
 
