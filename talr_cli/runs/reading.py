@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from gzip import GzipFile
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -28,7 +29,7 @@ def read_file(path: Path, most: int = LARGEST) -> bytes:
         return file.read()
 
 
-def read_unpacked(file: IO[bytes], most: int) -> bytearray:
+def read_unpacked(file: IO[bytes] | GzipFile, most: int) -> bytearray:
     """The rest of a file, which may be a gzip file; ValueError if it has more than `most` bytes.
 
     A small file may unpack to more than the memory holds.
