@@ -50,12 +50,13 @@ def count_overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
     if not asked:
         return 0
     # Only what is asked is kept: the prompts of all training rows would be a copy of their texts.
-    taught = {
-        key
-        for example in train
-        for turn in (*example.turns, len(example.messages))
-        if (key := _key(example.messages[:turn])) in asked
-    }
+    lengths = {len(key) for key in asked}
+    taught = set()
+    for example in train:
+        turns = [turn for turn in (*example.turns, len(example.messages)) if turn in lengths]
+        # Each message is normalised once, however many of its row's answers are trained.
+        whole = _key(example.messages[: max(turns, default=0)])
+        taught |= {key for turn in turns if (key := whole[:turn]) in asked}
     return sum(asked[key] for key in taught)
 
 

@@ -19,7 +19,7 @@ from typing import IO, Any, AnyStr
 from talr_cli.data.rows import Row
 from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.places import files_at, named_nearly
-from talr_cli.runs.reading import LARGEST, LONGEST_LINE
+from talr_cli.runs.reading import LARGEST, LONGEST_LINE, read_unpacked
 
 log = logging.getLogger(__name__)
 
@@ -163,13 +163,12 @@ def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator
 
 
 def _read_json(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
-    content = bytearray()
-    while piece := file.read(1 << 20):
-        content += piece
-        if len(content) > LARGEST:  # a compressed file may be larger than the memory
-            raise UserError(
-                f"{path} is larger than {LARGEST >> 30} GiB, as a whole: write JSON lines"
-            )
+    try:
+        content = read_unpacked(file, LARGEST)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is larger than {LARGEST >> 30} GiB, as a whole: write JSON lines"
+        ) from error
     try:
         rows = _parse_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:

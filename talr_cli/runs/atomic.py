@@ -23,7 +23,12 @@ from typing import Any
 from talr_cli.errors import UserError
 from talr_cli.runs.disk import explain_write_errors
 from talr_cli.runs.manifest import fsync, seal
-from talr_cli.runs.reading import read_file, read_text
+from talr_cli.runs.reading import (
+    LARGEST_UNPACKED,
+    open_regular_file,
+    read_text,
+    read_unpacked,
+)
 
 BUILDING = ".building-"
 NEW_COPY = "replace it with a new copy"  # the remedy for a damaged file that talr did not write
@@ -86,7 +91,8 @@ def write_gzip_json(path: Path, value: Any) -> None:
 def read_gzip_json(path: Path) -> Any:
     """What `write_gzip_json` wrote; None if there is no file, or, with a warning, a damaged one."""
     try:
-        return json.loads(gzip.decompress(read_file(path)))
+        with open_regular_file(path) as file, gzip.open(file) as unpacked:
+            return json.loads(read_unpacked(unpacked, LARGEST_UNPACKED))
     except FileNotFoundError:
         return None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:

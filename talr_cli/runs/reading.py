@@ -7,11 +7,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from gzip import GzipFile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 LARGEST = 1 << 32  # bytes of a file that is read as a whole
 LARGEST_TEXT = 1 << 28  # bytes; the largest is a results.json, of some MiB
+LARGEST_UNPACKED = 1 << 30  # bytes of a gzip file of talr's own; the largest has a task's samples
 LONGEST_LINE = 1 << 26  # bytes
 
 
@@ -25,6 +27,19 @@ def read_file(path: Path, most: int = LARGEST) -> bytes:
         if size > most:  # a file of holes takes no room on the disk
             raise ValueError(f"it has {size >> 20} MiB")
         return file.read()
+
+
+def read_unpacked(file: IO[bytes] | GzipFile, most: int) -> bytearray:
+    """The rest of a file, which may be a gzip file; ValueError if it has more than `most` bytes.
+
+    A small file may unpack to more than the memory holds.
+    """
+    content = bytearray()
+    while piece := file.read(1 << 20):
+        content += piece
+        if len(content) > most:
+            raise ValueError(f"it unpacks to more than {most >> 20} MiB")
+    return content
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:

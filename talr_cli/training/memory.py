@@ -32,7 +32,7 @@ TILE_TOKENS, TILE_COLUMNS = 4096, {"cuda": 32768, "cpu": 1024}
 TARGETS_AT_ONCE = 512
 # How many tensors of a tile's size are alive at once: in the GPU's kernel, in torch's CPU code.
 TILES = {"cuda": 1, "cpu": 6}
-KL_TILES, TOPK_TILES = 6, 3
+KL_TILES = 5
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def _candidate_peaks(
     else:
         forward = scored = backward = layers + copies
         scored += ends
-    logits = _logit_bytes(shape, method, how, batch)
+    logits = _logit_bytes(shape, how, batch)
+    kl = isinstance(method.regulariser, Kl)
     update = how.optimizer.temporary_bytes(trained // _shards(how), shape.head, how.device)
     # DDP keeps the gradient in the buffers from which it is sent.
     ddp = how.ranks > 1 and not how.sharded
@@ -112,7 +113,9 @@ def _candidate_peaks(
     return [
         (before, forward + temporary, 0),  # forward pass of the last layer
         (before, forward + ends, logits),  # forward pass of the head
-        (before, scored, logits + head_sum + (head if head < head_sum else 0)),  # its backward pass
+        # Its backward pass, behind that of a regulariser with a gradient of the head of its own.
+        (before, scored, logits + head_sum * (3 if kl else 1) + (head if head < head_sum else 0)),
+        (before, scored, _whole_logit_bytes(shape, method, how, batch)),
         (before, backward + temporary, head),  # backward pass of the last layer
         (gradient, largest + temporary, 0),  # backward pass of the first layer
         # In its second step DDP moves the gradients into other buffers, in the order of arrival.
@@ -145,17 +148,28 @@ def _optimizer_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
     return how.optimizer.state_bytes(trained, shape.head, 0 if shape.tied else shape.head)
 
 
-def _logit_bytes(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch) -> float:
-    """Bytes of the logits that exist at once, and of the part of the head's gradient with them."""
+def _logit_bytes(shape: Shape, how: Arithmetic, batch: MicroBatch) -> float:
+    """Bytes of the fused head's logits, and of the part of the head's gradient with them."""
     columns = min(TILE_COLUMNS[how.device], shape.vocabulary)
     made = min(batch.targets, TILE_TOKENS) * columns * TILES[how.device] * FP32
     if how.device == "cpu":
         made += FP32 * columns * shape.hidden
-    chunk = min(batch.targets, TARGETS_AT_ONCE) * shape.vocabulary * FP32
+    return made
+
+
+def _whole_logit_bytes(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch) -> float:
+    """Bytes of the logits over the whole vocabulary, and of what is alive of the head with them."""
+    numbers = min(batch.targets, TARGETS_AT_ONCE) * shape.vocabulary
+    projected = (HALF if how.half else FP32) * numbers
+    logits, copy = FP32 * numbers, HALF * shape.head * how.half  # the copy is autocast's
+    made: float = 0
     if "topk_entropy" in method.objective.outputs:
-        made = max(made, TOPK_TILES * chunk + (HALF * shape.head if how.half else 0))
+        made = projected + max(copy, logits * (2 if how.half else 1))
     if isinstance(method.regulariser, Kl):
-        made = max(made, KL_TILES * chunk + FP32 * shape.head)
+        # While logits are computed again for the backward pass, the head's gradient by those of
+        # other targets may be there.
+        others = FP32 * shape.head * (method.adapter is None and batch.targets > TARGETS_AT_ONCE)
+        made = max(made, KL_TILES * logits, (KL_TILES - 1) * logits + copy + others)
     return made
 
 

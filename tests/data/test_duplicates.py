@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from talr_cli.data import duplicates
 from talr_cli.data.base import Example, Splits
 from talr_cli.data.duplicates import check_overlap, count_overlap, unique_ids
 from talr_cli.data.splitting import sample_evenly, spread_evenly
@@ -62,6 +63,20 @@ def test_overlap_counts_every_trained_turn_and_no_other():
     tests = [example("t", "first"), example("u", "second")]
     assert count_overlap([Example("a", (first, answer, second), "x", turns=(1,))], tests) == 1
     assert count_overlap([Example("a", (first, answer, second), "x")], tests) == 0
+
+
+def test_each_message_of_a_long_chat_is_normalised_once(monkeypatch):
+    """With all of its answers trained; a prompt longer than all that are asked is not at all."""
+    asks = [{"role": role, "content": str(n)} for n in range(50) for role in ("user", "assistant")]
+    row = Example("a", tuple(asks[:-1]), "x", turns=tuple(range(1, 99, 2)))
+    tests = [Example(str(n), tuple(asks[:n]), "x") for n in (1, 39, 40, 41)]
+    seen, normalise = Counter(), duplicates.normalise
+    monkeypatch.setattr(
+        duplicates, "normalise", lambda text: seen.update([text]) or normalise(text)
+    )
+    assert count_overlap([row], tests) == 3  # 40 messages end with an answer
+    assert max(seen.values()) <= 2 * (1 + len(tests))  # each number is said twice
+    assert sum(seen.values()) == 1 + 39 + 40 + 41 + 41
 
 
 def test_too_many_test_rows_that_are_trained_on_are_refused_where_they_are_scored(caplog):

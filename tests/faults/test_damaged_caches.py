@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.evaluation.general.score_cache import RECORD, read_record, write_record
+from talr_cli.runs import atomic
 from talr_cli.training.base_losses import BaseModel
 
 ROWS = rows(6)
@@ -120,3 +122,16 @@ def test_damaged_scores_are_ignored_with_a_warning(tmp_path, caplog):
         write_record(file, other)
         assert read_record(file) is None
         assert str(file) in caplog.text
+
+
+def test_scores_that_unpack_to_more_than_the_memory_are_ignored(tmp_path, caplog, monkeypatch):
+    """Of another person's study: 64 KiB, which are 64 MiB of spaces; the limit is lowered here."""
+    monkeypatch.setattr(atomic, "LARGEST_UNPACKED", 1 << 22)
+    file = tmp_path / "task-0.json.gz"
+    file.write_bytes(gzip.compress(b" " * (1 << 23)) * 8)
+    tracemalloc.start()
+    assert read_record(file) is None
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"{file} cannot be read (it unpacks to more than 4 MiB)" in caplog.text
+    assert most < 1 << 24  # bytes
