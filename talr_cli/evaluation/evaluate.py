@@ -31,7 +31,12 @@ from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import count_items, evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import SAMPLED_AT_ONCE, ignored_settings, make_requests
-from talr_cli.evaluation.memory import BatchSize, has_room_for_another, moved_to_cpu
+from talr_cli.evaluation.memory import (
+    BatchSize,
+    explain_out_of_memory,
+    has_room_for_another,
+    moved_to_cpu,
+)
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.adapter import weights_identity
 from talr_cli.models.checks import max_positions
@@ -115,9 +120,14 @@ def evaluate(
             prompts = _drift_prompts(
                 general.prompts, renderer, max_positions(model.config.to_dict())
             )
-            along = from_base.answers(model, renderer, rows, budget)
-            with progress.share(drifted, label="drift"):
-                results["drift"] = _measure_drift(model, renderer, from_base, prompts, along)
+            with explain_out_of_memory(
+                "measuring the drift",
+                model.device.type,
+                "suite.drift=false, which changes no score",
+            ):
+                along = from_base.answers(model, renderer, rows, budget)
+                with progress.share(drifted, label="drift"):
+                    results["drift"] = _measure_drift(model, renderer, from_base, prompts, along)
     return results
 
 
@@ -132,9 +142,17 @@ def _score_domain(
     vllm: Vllm | None,
 ) -> DomainScore:
     """Answer and score the domain's rows, with as many at once as fit into memory."""
-    asked_tokens = (len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
-    size = BatchSize.of(domain.batch_size, model, max(asked_tokens) + budget)
-    with progress.share(len(rows), label="domain"):
+    longest = max(len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
+    size = BatchSize.of(domain.batch_size, model, longest + budget)
+    ways = [f"test rows with shorter prompts than the longest, of {longest} tokens"]
+    if domain.answer_by == "generation":
+        ways.insert(0, f"a domain.max_new_tokens below {budget}")
+    with (
+        progress.share(len(rows), label="domain"),
+        explain_out_of_memory(
+            "answering the domain's rows one at a time", model.device.type, *ways
+        ),
+    ):
         return evaluate_domain(
             model, renderer, rows, scorer, budget, size.current, domain.answer_by, distribute, vllm
         )
