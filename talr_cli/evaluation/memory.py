@@ -87,6 +87,17 @@ class BatchSize:
         release_memory()
 
 
+def unless_out_of_memory(work: Callable[[], Result]) -> Result | None:
+    """The result of `work`; None if memory runs out."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()
+    return None
+
+
 @contextmanager
 def explain_out_of_memory(work: str, device: str, *ways: str) -> Iterator[None]:
     """Turn running out of memory, with the smallest batches, into a UserError of one line.
