@@ -64,7 +64,7 @@ def load_frozen(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=autocast_dtype or torch.float32,
         )
-        model = load_model(source, config, torch.float32, device, four_bit)
+        model: Any = load_model(source, config, torch.float32, device, four_bit)
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 # On such CPUs bitsandbytes 0.50 repacks weights that are read in eval mode, for a
