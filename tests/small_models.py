@@ -1,7 +1,14 @@
 """Random models of two layers, of kinds that differ in their buffers and heads."""
 
+from types import SimpleNamespace
+
 import torch
 import transformers as hf
+
+from talr_cli.data.base import Example
+from talr_cli.data.rendering import Rendered
+from talr_cli.evaluation.choosing import choice_likelihoods
+from talr_cli.evaluation.memory import BatchSize
 
 SIZE = {
     "vocab_size": 60,
@@ -84,14 +91,26 @@ CONFIGS = {
     "rembert": lambda: hf.RemBertConfig(
         **SIZE, is_decoder=True, input_embedding_size=16, output_embedding_size=48
     ),
+    "trocr": lambda: hf.TrOCRConfig(
+        vocab_size=60, d_model=32, decoder_ffn_dim=32, decoder_layers=2, decoder_attention_heads=4,
+        max_position_embeddings=256,
+    ),
+    "mamba2": lambda: hf.Mamba2Config(
+        vocab_size=60, hidden_size=32, num_heads=8, head_dim=8, state_size=8, num_hidden_layers=2,
+        n_groups=2, chunk_size=32, pad_token_id=0,
+    ),
     "falcon": lambda: hf.FalconConfig(**SIZE),
 }  # fmt: skip
 
 
-def made(name, dtype=torch.float32):
+def made(name, dtype=torch.float32, window=None):
     """A model with random weights, large enough to tell rounded from exact."""
     torch.manual_seed(0)
-    model = hf.AutoModelForCausalLM.from_config(CONFIGS[name]()).to(dtype).eval()
+    settings = CONFIGS[name]()
+    for value in ("sliding_window", "attention_window_size"):
+        if window is not None and hasattr(settings, value):
+            setattr(settings, value, window)
+    model = hf.AutoModelForCausalLM.from_config(settings).to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -101,3 +120,19 @@ def made(name, dtype=torch.float32):
 def token_ids(rows=2, length=200, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(3, 60, (rows, length), generator=generator)
+
+
+def likelihoods(model, questions):
+    """The log-probability of each continuation, as of the choices of a domain's rows."""
+
+    def encode(row):
+        question = questions[int(row.id)]
+        tokens = question.continuations[int(row.completion)]
+        return Rendered([*question.text, *tokens], [-100 for _ in question.text] + [*tokens])
+
+    rows = [
+        (Example(str(row), (), ""), {str(n): str(n) for n in range(len(one.continuations))})
+        for row, one in enumerate(questions)
+    ]
+    renderer = SimpleNamespace(encode=encode, tokenizer=SimpleNamespace(pad_token_id=0))
+    return [one.values() for one in choice_likelihoods(model, renderer, rows, BatchSize(8))]

@@ -18,7 +18,7 @@ from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.generation import require_room
 from talr_cli.evaluation.memory import BatchSize
-from talr_cli.evaluation.reading import ignores_padding, pad_left
+from talr_cli.evaluation.reading import ignores_padding, pad_left, position_arguments
 from talr_cli.models.checks import max_positions
 
 
@@ -100,13 +100,10 @@ def _read_separately(
         lengths = [len(sequences[index].targets) for index in batch]
         # All answers end in the last column, so the logits of the prompts need not be computed.
         kept = max(lengths) + 1
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            logits_to_keep=kept,
-        ).logits
-        log_probs = logits[:, :-1].float().log_softmax(-1)
+        where = position_arguments(model, mask, ids.shape[1])
+        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=kept, **where).logits
+        # Some models have no such argument, and give the logits of all tokens.
+        log_probs = logits[:, -kept:-1].float().log_softmax(-1)
         picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
         for index, length, row in zip(batch, lengths, picked, strict=True):
             totals[index] = row[-length:].sum().item()

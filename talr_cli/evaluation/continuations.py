@@ -60,8 +60,11 @@ def continuation_likelihoods(
         None if every text has to be read for itself, because the model has other state than keys
         and values, or because padding changes its results.
     """
-    longest = max(len(one.text) + max(map(len, one.continuations)) for one in questions)
-    if not ignores_padding(model, longest):
+    # A text is padded to the longest, and continuations are padded behind it.
+    width = max(len(one.text) for one in questions) + max(
+        len(tokens) for one in questions for tokens in one.continuations
+    )
+    if not ignores_padding(model, width):
         return None
     shared, begun = read_shared_prefix(model, [question.text[:-1] for question in questions])
     results: list[list[tuple[float, bool]]] = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from talr_cli import ranks
 from talr_cli.data.rendering import Renderer
+from talr_cli.evaluation.memory import explain_out_of_memory
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.device_memory import release_memory
 from talr_cli.models.sources import ModelSource
@@ -84,7 +85,12 @@ class Follower:
             release_memory()
             self._model = self._load(order.source, order.model_config)
             self._source = order.source
-        _answer_share(order, self._model)
+        with explain_out_of_memory(
+            f"answering on process {ranks.rank()}",
+            self._model.device.type,
+            "a domain.max_new_tokens or suite.max_length below the present one",
+        ):
+            _answer_share(order, self._model)
 
 
 def _answer_share(order: Order, model: Any) -> list[Any]:

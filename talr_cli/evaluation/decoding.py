@@ -9,10 +9,12 @@ Knows how answers grow; does not know what is asked, nor how tokens are chosen.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,9 +22,11 @@ import torch
 from transformers import GenerationConfig
 
 from talr_cli import progress
+from talr_cli.evaluation.memory import rows_that_fit, unless_out_of_memory
 from talr_cli.evaluation.reading import cache_name, is_plain_cache, pad_left
 from talr_cli.models.head import logit_distance
 from talr_cli.models.row_batches import can_batch_lengths
+from talr_cli.models.trial_rows import ANSWER, SHORT, trial_length, trial_row
 
 # logits[B, V] in fp32 -> tokens[B], the next token of each row.
 Choose = Callable[[torch.Tensor], torch.Tensor]
@@ -175,39 +179,44 @@ class Together(IntEnum):
     ANY = 3
 
 
-_TOGETHER: WeakKeyDictionary[Any, Together] = WeakKeyDictionary()
+_TOGETHER: WeakKeyDictionary[Any, dict[int, Together]] = WeakKeyDictionary()
 _WHY = {
     Together.SAME_LENGTH: "rows of different lengths are answered apart: this model counts padding",
-    Together.ALONE: "rows are answered one by one: in a batch this model's predictions differ",
+    Together.ALONE: "rows are answered one by one: in a batch this model's predictions differ, or "
+    "there is no memory to try it",
     Together.UNCACHED: "answers are made without a cache, which is slow: with the one that "
     "transformers has for this model, its predictions differ",
 }
 
 
-def rows_together(model: Any, longest: int) -> Together:
+def rows_together(model: Any, longest: int, width: int | None = None) -> Together:
     """Which rows a model can answer in one batch as it answers each alone; tried once.
 
     Args:
         longest: The tokens of the longest row, with its answer.
+        width: The same with its padding; None: there is none.
     """
-    if model not in _TOGETHER:
-        _TOGETHER[model] = found = _try_together(model)
+    length, known = trial_length(model, width or longest), _TOGETHER.setdefault(model, {})
+    if length not in known:
+        known[length] = found = _try_together(model, length)
         if found in _WHY:
             log.info(_WHY[found])
     return min(
-        _TOGETHER[model],
+        known[length],
         Together.ANY if can_batch_lengths(model, longest) else Together.SAME_LENGTH,
     )
 
 
 @torch.inference_mode()
-def _try_together(model: Any) -> Together:
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    new = [number % vocabulary for number in (5, 8, 6)]
+def _try_together(model: Any, length: int) -> Together:
+    """Try rows of up to `length` tokens; two of them grow beyond the window that they are for."""
+    new = trial_row(model, ANSWER, start=5)
+    same = max(5, length - SHORT - 1)
     rows = [
-        Request(tuple((7 * i + start) % vocabulary for i in range(length)), len(new))
-        for start, length in ((3, 14), (4, 5), (9, 5))
+        Request(tuple(trial_row(model, tokens, start)), ANSWER)
+        for start, tokens in ((3, length), (4, same), (9, same), (6, 5))
     ]
+    fit = length == SHORT or rows_that_fit(model, length + ANSWER) >= len(rows)
     exact = model.dtype == torch.float32
     expected = [
         model(
@@ -227,14 +236,19 @@ def _try_together(model: Any) -> Together:
                 seen.append(logits)
                 return torch.full_like(logits[:, 0], new[len(seen) - 1], dtype=torch.long)
 
-            answer_together(model, Batch([rows[place] for place in places], (), choose=choose))
+            batch = Batch([rows[place] for place in places], (), choose=choose)
+            answer = partial(answer_together, model, batch)
+            if len(places) == 1:
+                answer()
+            elif not fit or unless_out_of_memory(answer) is None:
+                return math.inf
             for row, place in enumerate(places):
                 made = torch.stack([logits[row] for logits in seen])
                 distances.append(logit_distance(made, expected[place].float()))
         return max(distances)
 
     close = 1e-3 if exact else 0.1
-    if furthest([0, 1, 2]) <= close:
+    if furthest([0, 1, 2, 3]) <= close:
         return Together.ANY
     if furthest([0], [1, 2]) <= close:
         return Together.SAME_LENGTH

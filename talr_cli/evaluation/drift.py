@@ -24,6 +24,7 @@ from torch.nn.functional import linear
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from talr_cli import progress
+from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.checks import max_positions
 from talr_cli.models.head import backbone, head_is_plain, head_logits, scale_logits
 from talr_cli.models.row_batches import make_batches_for
@@ -176,8 +177,8 @@ def predictions(
     plain = head_is_plain(model)
     states: list[Any] = [None] * len(sequences)
     batches = make_batches_for(model, [len(one) for one in sequences], TOKENS_AT_ONCE)
-    for number, batch in enumerate(batches):
-        progress.reach(number / len(batches))
+
+    def read(batch: Sequence[int]) -> None:
         width = len(sequences[batch[0]])
         # Padded on the right, where causal attention ignores it.
         ids = torch.zeros(len(batch), width, dtype=torch.long)
@@ -188,6 +189,11 @@ def predictions(
         for row, index in enumerate(batch):
             # A copy, since a view of a few positions would keep the whole batch in memory.
             states[index] = hidden[row, firsts[index] : len(sequences[index])].clone()
+
+    size = BatchSize(max(map(len, batches)))
+    for number, batch in enumerate(batches):
+        progress.reach(number / len(batches))
+        size.in_batches(batch, read)
     return Predictions(torch.cat(states), partial(head_logits, model) if plain else None)
 
 

@@ -31,7 +31,12 @@ from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import count_items, evaluate_general
 from talr_cli.evaluation.general.tasks import Tasks
 from talr_cli.evaluation.generation import ignored_settings, make_requests
-from talr_cli.evaluation.memory import BatchSize, has_room_for_another, moved_to_cpu
+from talr_cli.evaluation.memory import (
+    BatchSize,
+    explain_out_of_memory,
+    has_room_for_another,
+    moved_to_cpu,
+)
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.models.adapter import weights_identity
 from talr_cli.models.checks import max_positions
@@ -105,7 +110,14 @@ def evaluate(
             log.info("evaluation: %d rows of the domain", len(rows))
             longest = max(len(renderer.prompt_ids(one.messages, one.tools)) for one in rows)
             size = BatchSize.of(domain.batch_size, model, longest + budget).current
-            with progress.share(len(rows), label="domain"):
+            ways = [f"test rows with shorter prompts than the longest, of {longest} tokens"]
+            if domain.answer_by == "generation":
+                ways.insert(0, f"a domain.max_new_tokens below {budget}")
+            work = "answering the domain's rows one at a time"
+            with (
+                progress.share(len(rows), label="domain"),
+                explain_out_of_memory(work, model.device.type, *ways),
+            ):
                 found = evaluate_domain(
                     model, renderer, rows, scorer, budget, size, domain.answer_by, distribute, vllm
                 )
@@ -119,9 +131,11 @@ def evaluate(
             from_base = _Base(model, base, model_config, scores, is_base)
             most = max_positions(model.config.to_dict())
             prompts = _drift_prompts(general.prompts, renderer, most)
-            along = from_base.answers(renderer, rows, budget)
-            with progress.share(drifted, label="drift"):
-                results["drift"] = _measure_drift(renderer, from_base, prompts, along)
+            without = "suite.drift=false, which changes no score"
+            with explain_out_of_memory("measuring the drift", model.device.type, without):
+                along = from_base.answers(renderer, rows, budget)
+                with progress.share(drifted, label="drift"):
+                    results["drift"] = _measure_drift(renderer, from_base, prompts, along)
     return results
 
 

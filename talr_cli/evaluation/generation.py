@@ -177,7 +177,8 @@ def generate_batch(
         choose: Chooses the next tokens.
     """
     longest = max(len(row.prompt) + row.max_new_tokens for row in rows)
-    together = rows_together(model, longest)
+    width = max(len(row.prompt) for row in rows) + max(row.max_new_tokens for row in rows)
+    together = rows_together(model, longest, width)
     groups: dict[int, list[int]] = {}
     for place, row in enumerate(rows):
         kind = {Together.ANY: 0, Together.SAME_LENGTH: len(row.prompt)}.get(together, place)

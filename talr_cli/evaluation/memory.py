@@ -1,7 +1,8 @@
 """The batch size of an evaluation, and what happens when memory runs out.
 
 It starts as an estimate from the model's shape and the free memory. If it was too large for a GPU,
-it is halved. On a CPU that is not possible, since the kernel kills the process.
+it is halved; where a single row is too much, the error says what would help. On a CPU neither is
+possible, since the kernel kills the process.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from talr_cli.errors import UserError
 from talr_cli.models.checks import max_positions
-from talr_cli.models.device_memory import free_memory, is_out_of_memory, release_memory
+from talr_cli.models.device_memory import (
+    free_memory,
+    is_out_of_memory,
+    release_memory,
+    shortage,
+)
 from talr_cli.models.shape import Shape, shape_from_config
 
 log = logging.getLogger(__name__)
@@ -78,6 +85,36 @@ class BatchSize:
         )
         self.current //= 2
         release_memory()
+
+
+def unless_out_of_memory(work: Callable[[], Result]) -> Result | None:
+    """The result of `work`; None if memory runs out."""
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()
+    return None
+
+
+@contextmanager
+def explain_out_of_memory(work: str, device: str, *ways: str) -> Iterator[None]:
+    """Turn running out of memory, with the smallest batches, into a UserError of one line.
+
+    Args:
+        work: What is done, such as "answering the domain's rows".
+        ways: What would help, besides another device.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        elsewhere = "a machine with more memory" if device == "cpu" else "device=cpu"
+        others = f"; or, for all runs of the study alike, {', or '.join(ways)}" if ways else ""
+        said = shortage(work, error, device)
+        raise UserError(f"{said}: take {elsewhere}{others}") from error
 
 
 @contextmanager

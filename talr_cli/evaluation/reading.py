@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,8 +18,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from talr_cli.evaluation.memory import rows_that_fit, unless_out_of_memory
 from talr_cli.models.head import logit_distance
 from talr_cli.models.row_batches import can_batch_lengths
+from talr_cli.models.trial_rows import SHORT, trial_length, trial_row
 
 log = logging.getLogger(__name__)
 
@@ -93,47 +96,62 @@ def read_shared_prefix(model: Any, texts: Sequence[Sequence[int]]) -> tuple[int,
     return shared, begun
 
 
-_TAKES_PADDING: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_TAKES_PADDING: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
 def ignores_padding(model: Any, longest: int = 0) -> bool:
-    """Whether left padding leaves a model's results unchanged; tried once, with two short rows.
+    """Whether left padding leaves a model's results unchanged; tried once, with a few rows.
 
     It does not if positions or a recurrent state ignore the mask, or if positions depend on the
-    longest row of the batch.
+    longest row of the batch. A cache with a window may be right only up to the window; so the rows
+    of the trial are longer than those windows and chunks of the model that the batch exceeds.
 
     Args:
-        longest: The tokens of the longest row, with its answer.
+        longest: The tokens of the longest row, with its answer and padding.
     """
     if not can_batch_lengths(model, longest):
         return False
-    if model not in _TAKES_PADDING:
-        _TAKES_PADDING[model] = _try_padding(model)
-        if not _TAKES_PADDING[model]:
+    length, known = trial_length(model, longest), _TAKES_PADDING.setdefault(model, {})
+    if length not in known:
+        known[length] = bool(unless_out_of_memory(partial(_try_padding, model, length)))
+        if not known[length]:
             log.info(
                 "rows of different lengths are read one by one: this model counts padding, or its "
-                "cache changes its predictions"
+                "cache changes its predictions, or there is no memory to try it"
             )
-    return _TAKES_PADDING[model]
+    return known[length]
 
 
-def _try_padding(model: Any) -> bool:
-    """Whether a short row's last logits stay the same behind padding, read at once or in two."""
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    long, short = ([(7 * i + 3) % vocabulary for i in range(length)] for length in (14, 5))
-    found = []
-    for rows in ([short], [long, short]):
+def _try_padding(model: Any, length: int) -> bool:
+    """Whether rows' last logits stay the same behind padding, read at once or in two.
+
+    Args:
+        length: The tokens of the longest of the rows.
+    """
+    rows = [trial_row(model, one) for one in (length, length - 9, 5)]
+    if length > SHORT and rows_that_fit(model, length) < len(rows):
+        return False
+
+    def last_logits(rows: Sequence[Sequence[int]]) -> torch.Tensor:
         ids, mask = (one.to(model.device) for one in pad_left(rows, pad_id=0))
         where = position_arguments(model, mask, ids.shape[1])
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **where).logits
-        found.append(logits[-1, -1].float())
+        return logits[:, -1].float()
+
+    expected = torch.cat([last_logits([row]) for row in rows])
+    found = [last_logits(rows)]
     if not model._is_stateful:
-        begun = read_texts(model, [long[:-2], short[:-2]])
+        begun = read_texts(model, [row[:-2] for row in rows])
         if is_plain_cache(begun.cache):
-            found.append(read_texts(model, [long[-2:], short[-2:]], begun).logits[-1, -1].float())
+            ended = read_texts(model, [row[-2:] for row in rows], begun)
+            found.append(ended.logits[:, -1].float())
     close = 1e-3 if model.dtype == torch.float32 else 0.1
-    return all(logit_distance(one, found[0]) <= close for one in found[1:])
+    return all(
+        logit_distance(one, other) <= close
+        for logits in found
+        for one, other in zip(logits, expected, strict=True)
+    )
 
 
 def common_prefix_length(texts: Sequence[Sequence[int]]) -> int:

@@ -8,6 +8,7 @@ reports what it cannot do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError, reason_of
@@ -61,6 +62,11 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
                     f"{whole} loads the whole model, of which text is trained and asked"
                 )
             if "Unrecognized configuration class" in reason:
+                if (named := _class_of_text_model(settings, config)) is not None:
+                    raise UserError(
+                        f"{settings.model_type} models need their class named: set "
+                        f"model.architecture={named}"
+                    )
                 raise UserError(
                     f"{source.origin} is a {settings.model_type} model: transformers has no causal "
                     "language model of that kind, and no other is trained or scored here"
@@ -153,6 +159,15 @@ def _why_not_made(settings: Any, config: ModelConfig, attention: str) -> str | N
             make(own, attn_implementation=attention, **arguments)
     except Exception as error:  # each model class raises its own
         return reason_of(error, max_chars=200)
+    return None
+
+
+def _class_of_text_model(settings: Any, config: ModelConfig) -> str | None:
+    """The causal language model that config.json names and transformers would not find itself."""
+    for name in getattr(settings, "architectures", None) or []:
+        typed = replace(config, architecture=str(name))
+        if str(name).endswith("ForCausalLM") and config.architecture is None:
+            return None if _why_not_made(settings, typed, config.attention) else str(name)
     return None
 
 

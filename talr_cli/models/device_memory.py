@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import re
+import resource
+import sys
 
 import psutil
 
@@ -15,6 +18,8 @@ USABLE = {"cuda": 0.92, "cpu": 0.8}
 # Parts of the messages of errors that are not torch.OutOfMemoryError: of CPUs, Apple's GPUs, CUDA,
 # its driver, HIP, NCCL and Triton; of the libraries, such as cuBLAS's.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
+_BYTES = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 WORKERS = "TALR_WORKERS"  # environment variable: how many runs share the memory of this device
 
 
@@ -51,6 +56,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or any(text in str(error) for text in _NO_MEMORY)
+
+
+def peak_memory_gib(device: str) -> float:
+    """The peak memory of this process in GiB: on a CUDA GPU, else its resident memory."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def shortage(work: str, error: BaseException, device: str) -> str:
+    """`WORK ran out of the GPU's memory: ...`, with the numbers, for an out-of-memory error."""
+    match = _BYTES.search(str(error))
+    wanted = "" if match is None else f" for {float(match[1]) * _UNITS[match[2]] / 2**30:.2f} GiB"
+    where = "this machine's" if device == "cpu" else "the GPU's"
+    return (
+        f"{work} ran out of {where} memory: there was no room{wanted} more, "
+        f"{peak_memory_gib(device):.2f} GiB were taken at most"
+    )
 
 
 def machine_memory() -> float:

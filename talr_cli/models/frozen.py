@@ -64,9 +64,13 @@ def load_frozen(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=autocast_dtype or torch.float32,
         )
-        return round_layers(
-            load_model(source, config, torch.float32, device, four_bit), autocast_dtype
-        )
+        model: Any = load_model(source, config, torch.float32, device, four_bit)
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                # On such CPUs bitsandbytes 0.50 repacks weights that are read in eval mode, for a
+                # kernel in bf16 through which no gradient goes back.
+                module.support_avx512bf16_for_cpu = False
+        return round_layers(model, autocast_dtype)
     if autocast_dtype is None or base_dtype == "float32":
         return load_model(source, config, torch.float32, device)
     return round_layers(load_model(source, config, torch.float32, "cpu"), autocast_dtype).to(device)

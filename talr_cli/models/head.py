@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError, reason_of
+from talr_cli.models.trial_rows import trial_row
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,7 @@ def head_is_plain(model: PreTrainedModel) -> bool:
 
 def _trial_row(model: PreTrainedModel) -> torch.Tensor:
     """ids[1, 8]: any tokens."""
-    vocabulary = model.config.get_text_config().vocab_size
-    return torch.tensor([[(7 * i + 3) % vocabulary for i in range(8)]], device=model.device)
+    return torch.tensor([trial_row(model, 8)], device=model.device)
 
 
 def _logits_both_ways(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import check_adapter, full_model_source, load_and_merge, mark_untied
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.gpu_driver import unusable_gpu
+from talr_cli.models.gpu_driver import VISIBLE, unusable_gpu
 from talr_cli.models.saving import cast_weights
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import stored_dtype_name
@@ -212,13 +212,16 @@ def choose_device(device: str) -> str:
     """
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "cuda": torch.cuda.is_available() and unusable_gpu() is None,
+        "mps": torch.backends.mps.is_available(),
+    }
     if device == "auto":
         device = next((name for name, found in there.items() if found), "cpu")
         if device == "cpu" and (why := unusable_gpu()) is not None:
             # As in a job of a cluster or of a sweep; perhaps its GPU was lost in the night.
-            if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-                raise UserError(f"CUDA_VISIBLE_DEVICES={named}, but {why}; device=cpu does without")
+            if named := [f"{one}={os.environ[one]}" for one in VISIBLE if os.environ.get(one)]:
+                raise UserError(f"{named[0]}, but {why}; device=cpu does without")
             log.warning("the CPU is used, though there is a GPU: %s", why)
     if not there.get(device, True):
         why = unusable_gpu() if device == "cuda" else None

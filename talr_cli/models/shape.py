@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ Tensor = tuple[tuple[int, ...], int]  # (its shape, the bytes of each number as 
 _LONGEST_HEADER = 10**8  # bytes, the limit of safetensors
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 # Parts of the names of weights that do not belong to the language model.
-_OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_", "mtp.")
+_OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_")
+_IGNORED = "mtp."  # predicts further tokens; transformers does not load it
 # The names of attention layers in configs, and parts of the names of values about recurrent layers.
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
 _STATES = (
@@ -112,6 +113,7 @@ class Shape:
         window: The size of that window, in tokens.
         linear: The layers with linear attention.
         experts: The experts.
+        others: The number of weights of other parts, which are loaded but not trained.
     """
 
     weights: int
@@ -130,6 +132,7 @@ class Shape:
     window: int = 0
     linear: LinearAttention | None = None
     experts: Experts | None = None
+    others: int = 0
 
     @property
     def head(self) -> int:
@@ -147,8 +150,11 @@ class Shape:
         return self.layers - (0 if self.linear is None else self.linear.layers)
 
 
-def shape_of(source: ModelSource | None) -> Shape | None:
+def shape_of(source: ModelSource | None, architecture: str | None = None) -> Shape | None:
     """The shape of a model; None if it is not on this machine, or of an unknown kind.
+
+    Args:
+        architecture: The class that is typed for it; None: the automatic one.
 
     Raises:
         UserError: A file is damaged.
@@ -156,15 +162,25 @@ def shape_of(source: ModelSource | None) -> Shape | None:
     if source is None or not (source.directory / "config.json").is_file():
         return None
     settings = read_json_object(source.directory / "config.json", NEW_COPY)
-    tensors = {
-        name: tensor
-        for name, tensor in tensors_of(source)
-        if not any(part in name for part in _OTHER_PARTS)
-    }
+    tensors = {name: one for name, one in tensors_of(source) if _IGNORED not in name}
+    others = {name for name in tensors if any(part in name for part in _OTHER_PARTS)}
+    own = {name: one for name, one in tensors.items() if name not in others}
     try:
-        return shape_from_config(settings.get("text_config") or settings, tensors)
+        found = shape_from_config(settings.get("text_config") or settings, own)
+        if found is None or not others or not _is_loaded_whole(settings, architecture):
+            return found
+        return replace(found, others=sum(math.prod(tensors[name][0]) for name in others))
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"cannot understand the config.json of {source.origin}: {error}") from error
+
+
+def _is_loaded_whole(settings: Mapping[str, Any], architecture: str | None) -> bool:
+    """Whether a model of more than text is loaded with its other parts, such as a vision tower."""
+    if architecture is None:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(settings.get("model_type", ""))
+    return architecture is not None and not architecture.endswith("ForCausalLM")
 
 
 def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:

@@ -32,7 +32,7 @@ def check_fits(run: Run) -> None:
     Raises:
         UserError: Weights, gradient and optimizer state alone are too large.
     """
-    shape = shape_of(run.source)
+    shape = shape_of(run.source, run.config.model.architecture)
     if shape is not None:
         _check_state(run, shape, _memory_for_state(run.device))
 
@@ -67,7 +67,7 @@ def plan_batches(run: Run, half: bool) -> TrainerConfig:
             optimizer state.
     """
     trainer = _single_rows_if_needed(run)
-    shape = shape_of(run.source)
+    shape = shape_of(run.source, run.config.model.architecture)
     if shape is None:
         log.info("memory: unknown for this kind of model, so batches are not divided")
         return replace(trainer, gradient_checkpointing=trainer.gradient_checkpointing is True)

@@ -5,7 +5,6 @@ On a CPU the kernel may instead kill the process silently.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,14 +12,11 @@ from typing import TYPE_CHECKING
 from talr_cli import ranks
 from talr_cli.errors import UserError
 from talr_cli.methods.regularisers import L2
-from talr_cli.models.device_memory import is_out_of_memory
+from talr_cli.models.device_memory import is_out_of_memory, shortage
 from talr_cli.run.config import TrainConfig
 
 if TYPE_CHECKING:
     from talr_cli.run.prepare import Run
-
-_BYTES = re.compile(r"(?:tried to allocate|Tried to allocate) ([\d.]+) (bytes|KiB|MiB|GiB)")
-_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 @contextmanager
@@ -31,19 +27,8 @@ def explain_out_of_memory(run: Run) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"{_numbers(run, error)}: {_way_out(run.config)}") from error
-
-
-def _numbers(run: Run, error: Exception) -> str:
-    from talr_cli.training.spent import peak_memory_gib
-
-    match = _BYTES.search(str(error))
-    wanted = "" if match is None else f" for {float(match[1]) * _UNITS[match[2]] / 2**30:.2f} GiB"
-    where = "the GPU's" if run.device == "cuda" else "this machine's"
-    return (
-        f"training ran out of {where} memory: there was no room{wanted} more, "
-        f"{peak_memory_gib(run.device):.2f} GiB were taken at most"
-    )
+        said = shortage("training", error, run.device)
+        raise UserError(f"{said}: {_way_out(run.config)}") from error
 
 
 def _way_out(config: TrainConfig) -> str:

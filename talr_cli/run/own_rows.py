@@ -53,23 +53,30 @@ def _correct_answers(run: Run, replay: SelfReplay) -> tuple[list[Example], int]:
     """(rows with the correct answers, how many answers were generated)."""
     from talr_cli.evaluation.domain import answer_budget
     from talr_cli.evaluation.evaluate import load_to_score
+    from talr_cli.evaluation.memory import explain_out_of_memory
     from talr_cli.evaluation.own_answers import correct_answers
 
     scorer = run.splits.scorer
     assert scorer is not None  # `prepare` refuses replay=self without one
     config, renderer = run.config, run.renderer
     asked = [one for one in run.splits.train if _is_rendered(renderer, one)]
-    found = correct_answers(
-        partial(load_to_score, run.source, config.model, run.device),
-        f"{run.source.fingerprint} {run.device}",
-        check_loads(run.source, config.model, to_train=True),
-        renderer,
-        asked,
-        scorer,
-        replay.max_new_tokens or answer_budget(asked, renderer),
-        replay.samples,
-        replay.temperature,
-    )
+    budget = replay.max_new_tokens or answer_budget(asked, renderer)
+    with explain_out_of_memory(
+        "answering the training rows one at a time",
+        run.device,
+        f"a replay.max_new_tokens below {budget}",
+    ):
+        found = correct_answers(
+            partial(load_to_score, run.source, config.model, run.device),
+            f"{run.source.fingerprint} {run.device}",
+            check_loads(run.source, config.model, to_train=True),
+            renderer,
+            asked,
+            scorer,
+            budget,
+            replay.samples,
+            replay.temperature,
+        )
     release_memory()  # the base, before another copy of it is loaded
     return found, len(asked) * replay.samples
 

@@ -46,9 +46,12 @@ def score(
         tasks: The loaded tasks of the suite.
     """
     from talr_cli.evaluation.evaluate import evaluate
+    from talr_cli.evaluation.memory import explain_out_of_memory
 
+    with explain_out_of_memory("loading the model", device):
+        model = load_model(source, config.model, "auto", device)
     scores = evaluate(
-        load_model(source, config.model, "auto", device),
+        model,
         renderer,
         source=source,
         base=base,

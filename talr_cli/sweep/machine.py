@@ -122,7 +122,7 @@ def _missing_gpus(config: TrainConfig) -> Iterator[str]:
     """Which GPUs a run asks for that this machine does not have."""
     gpus, wanted = len(gpu_names()), config.distributed.processes
     if config.device == "cuda" and not gpus and not has_driver():
-        yield "device=cuda, and nvidia-smi shows no GPU: device=auto takes what there is"
+        yield "device=cuda, and nvidia-smi shows no GPU, nor rocm-smi: type device=auto"
     if config.device == "cuda" and (why := unusable_gpu()) is not None:
         yield f"device=cuda, but {why}"
     if wanted is not None and config.device != "cpu" and wanted > gpus > 0:
@@ -211,8 +211,9 @@ def _check_gpu() -> Check:
     memory = ", ".join(format_size(one) for one in gpu_memory()) or "memory unknown"
     import torch  # takes seconds, so only if there is a GPU
 
-    if not torch.cuda.is_available():
-        why = unusable_gpu() or f"torch {torch.__version__} cannot use it"
+    why = unusable_gpu()
+    if why is not None or not torch.cuda.is_available():
+        why = why or f"torch {torch.__version__} cannot use it"
         return Check("GPU", "problem", f"{memory}: the driver is there, but {why}")
     return Check("GPU", "ok", f"{torch.cuda.get_device_name(0)}: {memory}")
 

@@ -92,7 +92,9 @@ def make_plan(
     sizes = {job.directory.path: size_by_model[model_key(job.config)] for job in jobs}
     disk = needs.estimate_disk(left, sizes, options.keep, options.workers)
     free = needs.free_bytes(Path(points[0].config.runs_dir))
-    shape_by_model = {key: shape_of(source) for key, source in sources.items()}
+    shape_by_model = {
+        key: shape_of(source, json.loads(key)["architecture"]) for key, source in sources.items()
+    }
     shapes = {job.directory.path: shape_by_model[model_key(job.config)] for job in jobs}
     cluster = _cluster(options)
     sharing = 1

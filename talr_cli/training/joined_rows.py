@@ -20,6 +20,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from talr_cli.errors import UserError
 from talr_cli.models.frozen import is_fp32
 from talr_cli.models.head import backbone, model_inputs
+from talr_cli.models.trial_rows import trial_row
 from talr_cli.training import varlen
 from talr_cli.training.collator import Collator
 
@@ -90,11 +91,8 @@ def keeps_rows_apart(model: PreTrainedModel, dtype: torch.dtype | None = None) -
     Args:
         dtype: The training's dtype under autocast, the only one that a GPU's kernel accepts.
     """
-    training, vocabulary = model.training, model.config.get_text_config().vocab_size
-    first, other, second = (
-        [(7 * i + start) % vocabulary for i in range(6)] for start in (3, 10, 20)
-    )
-    kernel = model.config._attn_implementation
+    first, other, second = (trial_row(model, 6, start) for start in (3, 10, 20))
+    training, kernel = model.training, model.config._attn_implementation
     # Flash attention takes half precision only; weights of several dtypes need autocast.
     half = is_flash_attention_requested(model.config) or not is_fp32(model)
     half = half or (model.device.type == "cuda" and dtype is not None)

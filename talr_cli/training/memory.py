@@ -58,7 +58,7 @@ def minimum_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
     gradient = bytes_per_trained_weight(how) * count_trained(shape, method) / _shards(how)
     needed = step_memory(shape, method, how, empty).state + gradient
     # Weights are loaded in fp32 into the CPU's memory, whatever dtype they get afterwards.
-    return max(needed, FP32 * shape.weights) if how.device == "cpu" else needed
+    return max(needed, FP32 * (shape.weights + shape.others)) if how.device == "cpu" else needed
 
 
 def step_memory(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch) -> Memory:
@@ -73,7 +73,7 @@ def step_memory(shape: Shape, method: Method, how: Arithmetic, batch: MicroBatch
         )
         state += kept * trained / shards + FP32 * min(CHUNK_SIZE[how.device], trained)
     if isinstance(method.regulariser, Kl) and method.adapter is None:  # a copy of the base
-        state += (shape.stored_bytes if how.half else FP32) * shape.weights
+        state += (shape.stored_bytes if how.half else FP32) * (shape.weights + shape.others)
     if isinstance(method.merge, Ema):
         state += FP32 * trained / shards
     return Memory(state, max(map(sum, _candidate_peaks(shape, method, how, batch, gradient))))
@@ -129,12 +129,12 @@ def _candidate_peaks(
 
 def _weight_bytes(shape: Shape, method: Method, how: Arithmetic) -> float:
     if method.adapter is None:
-        return bytes_per_trained_weight(how) * shape.weights
+        return bytes_per_trained_weight(how) * (shape.weights + shape.others)
     experts = 0 if shape.experts is None else shape.experts.weights
     # bitsandbytes quantises linear layers only, and not the head.
     unquantised = experts + (0 if shape.tied else shape.head)
     return (
-        bytes_per_layer_weight(method, how) * (shape.multiplied - experts)
+        bytes_per_layer_weight(method, how) * (shape.multiplied + shape.others - experts)
         + bytes_per_unquantised_weight(method, how) * unquantised
         + FP32 * (shape.head + count_trained(shape, method))
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+
+from talr_cli.models.device_memory import peak_memory_gib
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,3 @@ class Meter:
             before.input_tokens + int(tokens.sum()),
             max(before.peak_memory_gib, float(memory.max())),
         )
-
-
-def peak_memory_gib(device: str) -> float:
-    """The peak memory of this process in GiB: on a CUDA GPU, else its resident memory."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -15,7 +15,7 @@ from talr_cli.data.esci_mini import EsciMini
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
-from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base
+from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base, predictions
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import (
     _task_score,
@@ -358,7 +358,7 @@ def small_memory(model):
         if len(ids) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    hook = model.register_forward_pre_hook(fail, with_kwargs=True)
+    hook = model.model.register_forward_pre_hook(fail, with_kwargs=True)
     yield model
     hook.remove()
 
@@ -385,6 +385,14 @@ def test_batches_of_the_domain_are_halved_until_they_fit(small_memory, renderer,
     assert [row["output"] for row in score[0].samples] == [
         row["output"] for row in score[1].samples
     ]
+
+
+@torch.inference_mode()
+def test_batches_of_drift_are_halved_until_they_fit(small_memory):
+    rows = [list(range(first, first + 9)) for first in range(10, 18)]
+    found = torch.cat(list(predictions(small_memory, rows).log_probs()))
+    alone = [torch.cat(list(predictions(small_memory, [row]).log_probs())) for row in rows]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from talr_cli.errors import UserError
 from talr_cli.evaluation import generation
 from talr_cli.evaluation.choosing import _read_separately
 from talr_cli.evaluation.config import DomainEvalConfig
+from talr_cli.evaluation.continuations import Choices
 from talr_cli.evaluation.decoding import Request, Together, rows_together
 from talr_cli.evaluation.domain import answer_budget, evaluate_domain
 from talr_cli.evaluation.general.suite import evaluate_general
@@ -198,7 +199,7 @@ def test_rows_of_other_lengths_change_no_answer(kind, together):
     ids = small_models.token_ids(rows=4, length=20).tolist()
     rows = [Request(tuple(row[:length]), 6) for row, length in zip(ids, lengths, strict=True)]
     assert rows_together(model, 30) is together
-    assert ignores_padding(model) == (kind in ("llama", "moshi"))
+    assert ignores_padding(model) == (kind == "llama")
     for row, (answer, cut) in zip(rows, generate_batch(model, rows, ends=()), strict=True):
         tokens = list(row.prompt)
         for _ in range(6):
@@ -226,6 +227,30 @@ def test_rows_of_other_lengths_change_no_likelihood(kind):
             targets = range(len(one.input_ids) - len(one.targets), len(one.input_ids))
             expected = sum(float(log_probs[at - 1, one.input_ids[at]]) for at in targets)
             assert total == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "padded"),
+    [("moshi", 40), ("gemma3", 200), ("trocr", 0), ("recurrent_gemma", 0), ("mamba2", 200)],
+)
+def test_a_window_is_tried_out_before_rows_exceed_it(kind, padded):
+    """Moshi's cache is right within its window; TrOCR gives more logits than it is asked for."""
+    model = small_models.made(kind, window=40)
+    ids = small_models.token_ids(rows=3, length=90).tolist()
+    for lengths in ((20, 9, 14), (90, 60, 9)):
+        questions = [
+            Choices(row[: size - 3], [row[size - 3 : size], row[1:2]])
+            for row, size in zip(ids, lengths, strict=True)
+        ]
+        found = small_models.likelihoods(model, questions)
+        for question, totals in zip(questions, found, strict=True):
+            for tokens, total in zip(question.continuations, totals, strict=True):
+                with torch.no_grad():
+                    logits = model(torch.tensor([[*question.text, *tokens]])).logits[0]
+                own = logits.log_softmax(-1)[len(question.text) - 1 : -1]
+                expected = own.gather(1, torch.tensor(tokens)[:, None]).sum()
+                assert total == pytest.approx(float(expected), rel=1e-4)
+        assert ignores_padding(model, max(lengths)) == (max(lengths) <= padded)
 
 
 def test_a_recurrent_model_keeps_ended_rows_in_the_batch(renderer):

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bad_inputs import TINY
+from bad_inputs import EVAL, TINY
 from command_line import same, weights
 from conftest import config
 from in_process import talr_here
+from transformers import LlamaModel
 
+from talr_cli.evaluation import evaluate
 from talr_cli.fields import identity_of
 from talr_cli.interruption import Stop
 from talr_cli.run import during
@@ -91,6 +93,35 @@ def test_a_killed_process_that_scores_a_point_is_said_to_be(tmp_path, monkeypatc
     monkeypatch.setattr(during, "_score", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     during.score_in_own_process(replace(point, directory=RunDirectory(tmp_path)), Stop())
     assert "after it; why: it was killed by SIGKILL, as the system does when" in caplog.text
+
+
+def test_scoring_says_what_needs_less_memory(tmp_path, monkeypatch):
+    reached, short, forward = [], [], LlamaModel.forward
+
+    def reaches(part, work):
+        return lambda *given: (reached.append(part), work(*given))[1]
+
+    for name in ("evaluate_general", "_score_domain", "_measure_drift"):
+        monkeypatch.setattr(evaluate, name, reaches(name, getattr(evaluate, name)))
+
+    def short_of_memory(*given, **named):
+        if reached[-1:] == short:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB.")
+        return forward(*given, **named)
+
+    monkeypatch.setattr(LlamaModel, "forward", short_of_memory)
+    command = ("eval", *(one for one in EVAL if one != "suite.drift=false"), "domain.batch_size=2")
+    for part, said_of_it in (
+        ("evaluate_general", "scoring mini_knowledge with one row at once ran out of this"),
+        ("_score_domain", "a domain.max_new_tokens below 3, or test rows with shorter prompts"),
+        ("_measure_drift", "suite.drift=false, which changes no score"),
+    ):
+        short[:] = [part]
+        code, said = talr_here(*command, cwd=tmp_path)
+        assert code == 2, said
+        assert "no room for 2.50 GiB more" in said
+        assert said_of_it in said
+        assert "Traceback" not in said
 
 
 def advice(error, *overrides):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from small_models import CONFIGS, SIZE
 from transformers import BartConfig, CLIPConfig
+from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from talr_cli.errors import UserError
 from talr_cli.models.checks import (
@@ -17,6 +18,8 @@ from talr_cli.models.checks import (
     share_vocabulary,
 )
 from talr_cli.models.sources import ModelSource
+
+MLLAMA = "MllamaForCausalLM"
 
 
 def source_of(folder, config, **more):
@@ -107,11 +110,24 @@ def test_a_vision_language_model_is_refused_with_its_architecture(tiny_config, t
     [
         (BartConfig(), "is a bart model of an encoder and a decoder"),
         (CLIPConfig(), "is a clip model: transformers has no causal language model"),
+        (
+            CLIPConfig(architectures=["LlamaForCausalLM"]),
+            "is a clip model: transformers has no causal language model",
+        ),
     ],
 )
 def test_what_is_no_causal_language_model_is_called_so(settings, message, tiny_config, tmp_path):
     with pytest.raises(UserError, match=message):
         check_loads(source_of(tmp_path, settings), tiny_config, to_train=True)
+
+
+def test_the_saved_text_part_of_mllama_is_refused_with_its_class(tiny_config, tmp_path):
+    text = MllamaTextConfig(**SIZE, cross_attention_layers=[1], architectures=[MLLAMA])
+    source = source_of(tmp_path, text)
+    with pytest.raises(UserError, match=f"set model.architecture={MLLAMA}$"):
+        check_loads(source, tiny_config, to_train=True)
+    typed = replace(tiny_config, architecture=MLLAMA)
+    assert check_loads(source, typed, to_train=True)["model_type"] == "mllama_text_model"
 
 
 def test_an_unknown_dtype_in_config_json_is_one_line(tiny_config, tmp_path):

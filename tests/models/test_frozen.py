@@ -55,6 +55,26 @@ def test_a_base_in_half_precision_gives_the_adapters_the_gradient_of_fp32(
     assert torch.equal(*gradients)
 
 
+def test_gradients_go_through_a_base_of_four_bits(stored_in_bf16):
+    """Also after it was tried out in eval mode, as every model is before its training."""
+    four_bit = pytest.importorskip("bitsandbytes").functional.dequantize_4bit
+    source, named = stored_in_bf16("llama")
+    base = load_frozen(source, named, "nf4", None, "cpu")
+    rounded = load_frozen(source, named, "float32", None, "cpu")
+    for name, module in base.named_modules():
+        if hasattr(module, "quant_state"):
+            whole = four_bit(module.weight.data, module.weight.quant_state)
+            rounded.get_submodule(name).weight.data = whole.float()
+    ids, gradients = torch.tensor([[5, 6, 7, 8]]), []
+    for model in (base, rounded):
+        with torch.no_grad():
+            model.eval()(input_ids=ids)
+        states = model.get_input_embeddings()(ids).detach().requires_grad_()
+        model.train()(inputs_embeds=states).logits.log_softmax(-1)[..., 9].sum().backward()
+        gradients.append(states.grad)
+    torch.testing.assert_close(*gradients)
+
+
 def test_without_autocast_the_base_is_fp32(stored_in_bf16):
     source, named = stored_in_bf16("llama")
     assert is_fp32(load_frozen(source, named, "auto", None, "cpu"))

@@ -1,6 +1,7 @@
 """A GPU that torch cannot use is not passed over in silence; torch's answers are made up."""
 
 import logging
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -62,6 +63,41 @@ def test_a_torch_for_cpus_is_named(driver, monkeypatch, caplog):
     monkeypatch.setattr(torch.version, "hip", None)
     choose_device("auto")
     assert "is built for CPUs only" in warnings_of(caplog)[0]
+
+
+@pytest.mark.parametrize(
+    ("built", "card", "runs"),
+    [
+        ("sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", (7, 0), False),  # a V100, by PyPI's torch
+        ("sm_70 sm_75 sm_80 sm_86 sm_90", (7, 0), True),
+        ("sm_75 sm_80 sm_86 sm_90", (8, 9), True),  # code of an earlier card of its generation
+        ("sm_75 sm_80 sm_86 sm_90", (8, 0), True),
+        ("sm_86 sm_90a", (8, 0), False),
+        ("sm_50 sm_80 sm_90a", (12, 0), False),
+        ("sm_80 compute_90", (12, 0), True),
+        ("sm_80 compute_90", (7, 5), False),
+        ("", (7, 0), True),  # unknown
+    ],
+)
+def test_a_torch_without_code_for_the_card_is_named_at_once(
+    driver, monkeypatch, caplog, built, card, runs
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla V100-SXM2-32GB")
+    if runs:
+        assert choose_device("auto") == choose_device("cuda") == "cuda"
+        assert warnings_of(caplog) == []
+        return
+    assert choose_device("auto") == "cpu"
+    named = f"no code for Tesla V100-SXM2-32GB \\(sm_{card[0]}{card[1]}\\), only for {built[:5]}"
+    (said,) = warnings_of(caplog)
+    assert re.search(named, said)
+    with pytest.raises(UserError, match=f"device=cuda, but torch .* {named}"):
+        choose_device("cuda")
+    assert machine._check_gpu().state == "problem"
 
 
 @pytest.mark.parametrize("why", ["no driver", "hidden", "asked for"])

@@ -91,3 +91,7 @@ def test_the_text_model_of_qwen35_is_loaded_without_its_vision_tower(tmp_path):
     assert not any("visual" in name for name, _ in alone.named_parameters())
     shape = shape_of(sources.directory_source(tmp_path))
     assert shape.weights == sum(one.numel() for one in alone.parameters())
+    assert shape.others == 0
+    typed = shape_of(sources.directory_source(tmp_path), type(whole).__name__)
+    assert typed.weights == shape.weights
+    assert typed.others == sum(one.numel() for one in whole.parameters()) - shape.weights > 0

@@ -4,10 +4,17 @@ import os
 
 import pytest
 
+from talr_cli.models.gpu_driver import VISIBLE
 from talr_cli.sweep import gpus, local
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
 from talr_cli.sweep.local import runs_per_gpu
 
+AMD = """WARNING: AMD GPU device(s) is/are in a low-power state.
+
+{"card0": {"VRAM Total Memory (B)": "206141652992", "VRAM Total Used Memory (B)": "297869312"},
+ "card1": {"VRAM Total Memory (B)": "68702699520", "VRAM Total Used Memory (B)": "10850304"},
+ "card2": {"VRAM Total Memory (B)": "536870912", "VRAM Total Used Memory (B)": "511442944"},
+ "system": {"Driver version": "6.14.14"}}"""
 TWO = "0, GPU-aa11, 24576\n1, GPU-bb22, 81920"
 GIB = 2**30
 
@@ -16,16 +23,17 @@ GIB = 2**30
 def driver(tmp_path, monkeypatch):
     """Puts an nvidia-smi that prints so on the path."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in VISIBLE:
+        monkeypatch.delenv(name, raising=False)
 
-    def put(listing):
-        file = tmp_path / "nvidia-smi"
+    def put(listing, command="nvidia-smi"):
+        file = tmp_path / command
         file.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}\nEND\n")
         file.chmod(0o755)
-        gpus._query.cache_clear()
+        gpus._answer.cache_clear()
 
     yield put
-    gpus._query.cache_clear()
+    gpus._answer.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -48,6 +56,37 @@ def test_gpus_are_those_that_cuda_would_show(driver, monkeypatch, visible, names
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpu_names() == names
     assert gpu_memory() == [size * GIB for size in memory]
+
+
+@pytest.mark.parametrize(
+    ("variables", "names", "memory"),
+    [
+        ({}, ["0", "1", "2"], [206141652992, 68702699520]),  # the last is part of a processor
+        ({"HIP_VISIBLE_DEVICES": "1"}, ["1"], [68702699520]),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ["1"], [68702699520]),
+        ({"HIP_VISIBLE_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "1"}, ["0"], [206141652992]),
+        ({"ROCR_VISIBLE_DEVICES": "1,0"}, ["0", "1"], [68702699520, 206141652992]),
+        ({"ROCR_VISIBLE_DEVICES": "1,0", "HIP_VISIBLE_DEVICES": "0"}, ["0"], [68702699520]),
+        ({"HIP_VISIBLE_DEVICES": ""}, [], []),
+    ],
+)
+def test_gpus_of_amd_are_found(driver, monkeypatch, variables, names, memory):
+    driver(AMD, "rocm-smi")
+    for name, visible in variables.items():
+        monkeypatch.setenv(name, visible)
+    assert gpu_names() == names
+    assert gpu_memory() == memory
+    shares = [local._environment(number, 2, "auto") for number in range(2)]
+    if names:
+        given = [one["HIP_VISIBLE_DEVICES"].split(",") for one in shares]
+        assert sorted({name for share in given for name in share}) == names
+
+
+def test_the_gpus_of_nvidia_come_first(driver):
+    driver(AMD, "rocm-smi")
+    driver(TWO)
+    assert gpu_names() == ["0", "1"]
+    assert "HIP_VISIBLE_DEVICES" not in local._environment(0, 2, "auto")
 
 
 @pytest.mark.parametrize("unknown", ["[N/A]", "[Not Supported]"])

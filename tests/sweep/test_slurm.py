@@ -257,7 +257,7 @@ def test_a_run_that_a_process_makes_is_not_submitted(cluster, capsys):
 def test_a_dry_run_says_what_the_start_would_say(overrides, expected, cluster, monkeypatch, no_hub):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cluster.parent / "hub"))
     put(cluster, "nvidia-smi", "exit 9")
-    gpus._query.cache_clear()
+    gpus._answer.cache_clear()
     lines = [one for one in GRID if not one.startswith("device=cpu")]
     detached = () if "launcher=local" in overrides else DETACHED
     for also in ((), ("--dry-run",)):

@@ -16,7 +16,7 @@ from talr_cli.models.shape import Matrix, Shape, shape_of
 from talr_cli.training import planner
 from talr_cli.training.arithmetic import Arithmetic, MicroBatch, count_trained
 from talr_cli.training.layer_memory import activation_bytes, temporary_layer_bytes
-from talr_cli.training.memory import step_memory
+from talr_cli.training.memory import minimum_bytes, step_memory
 from talr_cli.training.planner import RowLengths, choose_plan
 
 GPU = Arithmetic("cuda", half=True, optimizer=AdamW())
@@ -63,6 +63,20 @@ def test_memory_of_a_3b_model_matches_a_simulation_with_fake_tensors(
     assert step_memory(QWEN, config.parts, GPU, one).total / GIB == pytest.approx(
         simulated, rel=0.02
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "how", "each"),
+    [("sft", GPU, 4), ("sft", CPU, 4), ("lora", GPU, 2), ("lora", CPU, 4), ("kl", GPU, 4 + 2)],
+)
+def test_a_vision_tower_takes_the_bytes_of_its_weights_alone(method, how, each):
+    parts = composition.load("train", [f"method={method}", "model=tiny"]).parts
+    one = MicroBatch(1000, 250, 1000, True, accumulates=True)
+    with_tower = replace(QWEN, others=10**9)
+    found = [step_memory(shape, parts, how, one).total for shape in (with_tower, QWEN)]
+    assert found[0] - found[1] == each * 10**9
+    found = [minimum_bytes(shape, parts, how) for shape in (with_tower, QWEN)]
+    assert found[0] - found[1] == each * 10**9
 
 
 def test_less_memory_means_fewer_rows_at_once_then_layers_computed_again(config):

@@ -36,7 +36,7 @@ from talr_cli.evaluation.general.harness import (
 )
 from talr_cli.evaluation.general.score_cache import ScoreCache, read_record, write_record
 from talr_cli.evaluation.general.tasks import Tasks, definition_hash, load_tasks
-from talr_cli.evaluation.memory import TOKENS, BatchSize
+from talr_cli.evaluation.memory import TOKENS, BatchSize, explain_out_of_memory
 from talr_cli.evaluation.vllm import Vllm
 from talr_cli.runs.environment import package_versions
 from talr_cli.statistics.items import clustered_error, scored_items
@@ -214,8 +214,18 @@ def _run_tasks(
             yield name, {**record, "batch_size": None}
     for name, (task, suite) in tasks.items():
         if name not in by_vllm:
+            longest = longest_sequence(suite, model.config)
             size = BatchSize.of(suite.batch_size, model, suite.max_length or TOKENS)
-            with preserve_state(model, renderer), _progress(name, task, suite):
+            with (
+                preserve_state(model, renderer),
+                _progress(name, task, suite),
+                explain_out_of_memory(
+                    f"scoring {name} with one row at once",
+                    model.device.type,
+                    f"a suite.max_length below {longest}, which cuts longer prompts",
+                    "a suite.tasks without it",
+                ),
+            ):
                 shared = SharedModel(model, renderer, suite, size, distribute)
                 record = run_task(shared, task, suite)
             yield name, {**record, "batch_size": size.current}
