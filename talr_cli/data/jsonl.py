@@ -169,7 +169,7 @@ class Jsonl:
 
     def _example(self, split: str, several: bool, seen: _TrainingFormats, row: Row) -> Example:
         values = row.read()
-        read_row = formats.read(values, self.train_on)
+        read_row = formats.read(values, self.train_on, row.values or ())
         conversation = read_row.conversation
         *messages, reply = conversation.messages
         completion = reply["content"]
