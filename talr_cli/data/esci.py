@@ -26,6 +26,7 @@ from talr_cli.data.options import (
     REVISION,
     SHARE,
     SOME_ROWS,
+    UNSCORED,
 )
 from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, hashed_split, sample_rows
@@ -128,7 +129,7 @@ class Esci:
     def unscored(self) -> tuple[str, ...]:
         """See `data.base.scored_values`."""
         of_path = () if self.test_path is None else ("path", "test_share")
-        return ("train_rows", "validation_rows", "validation_share", "max_overlap", *of_path)
+        return ("train_rows", "validation_rows", "validation_share", *UNSCORED, *of_path)
 
     def _load(self, sources: Sequence[tuple[str | None, Iterable[Row]]]) -> Splits:
         bad = BadRows(self.on_bad_row, self.max_bad_share)

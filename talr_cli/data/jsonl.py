@@ -26,6 +26,7 @@ from talr_cli.data.options import (
     ON_BAD_ROW,
     REVISION,
     SCORED_FILE,
+    UNSCORED,
 )
 from talr_cli.data.rows import BadRows, Row
 from talr_cli.errors import UserError
@@ -95,7 +96,7 @@ class Jsonl:
     on_bad_row: str = value(**ON_BAD_ROW)
     max_bad_share: float = value(**MAX_BAD_SHARE)
 
-    unscored = ("train", "validation", "train_split", "validation_split", "train_on", "max_overlap")
+    unscored = ("train", "validation", "train_split", "validation_split", "train_on", *UNSCORED)
 
     def __post_init__(self) -> None:
         if self.train is None and self.hub_id is None:

@@ -22,6 +22,7 @@ from talr_cli.data.options import (
     ON_BAD_ROW,
     REVISION,
     SHARE,
+    UNSCORED,
 )
 from talr_cli.data.rows import BadRows, Row, check_paths
 from talr_cli.data.splitting import check_shares, split_by_key
@@ -137,7 +138,7 @@ class MedCalc:
     def unscored(self) -> tuple[str, ...]:
         """See `data.base.scored_values`."""
         of_path = () if self._shares_its_file else ("path", "test_share")
-        return ("validation_share", "max_overlap", *of_path)
+        return ("validation_share", *UNSCORED, *of_path)
 
     @property
     def _shares_its_file(self) -> bool:

@@ -22,6 +22,7 @@ from talr_cli.data.options import (
     REVISION,
     SCORED_FILE,
     SOME_ROWS,
+    UNSCORED,
 )
 from talr_cli.data.rows import BadRows, Row
 from talr_cli.data.splitting import sample_rows, split_by_key
@@ -70,7 +71,7 @@ class MetaMath:
 
     unscored = (
         *("hub_id", "revision", "path", "train_rows", "data_seed"),
-        *("validation_share", "max_overlap"),
+        *("validation_share", *UNSCORED),
     )
 
     def load(self) -> Splits:
