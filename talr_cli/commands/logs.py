@@ -9,7 +9,7 @@ from pathlib import Path
 from talr_cli.config import composition
 from talr_cli.config.commands import LogsConfig
 from talr_cli.config.composition import Composed
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.printable import printable_lines
 from talr_cli.runs.listing import find_run
 from talr_cli.runs.next_command import study_command
@@ -55,5 +55,8 @@ def _read_log(file: Path, lines: int, follow: bool) -> Iterator[str]:
                     yield added
                 else:
                     time.sleep(POLL)
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}): delete it") from error
+    except (OSError, ValueError) as error:
+        reason = reason_of(error)
+        raise UserError(
+            f"{file} cannot be read ({reason}): give it its rights, or delete it"
+        ) from error

@@ -5,7 +5,9 @@ It knows nothing about tokens, chat templates or files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,6 +73,15 @@ class Dataset(Protocol):
     name: str
 
     def load(self) -> Splits: ...
+
+
+def content_hash(rows: Iterable[Example]) -> str:
+    """A hash of what rows ask and teach, in their order and before a template renders them."""
+    found = hashlib.sha256()
+    for row in rows:
+        content = [row.conversation, row.tools, row.turns]
+        found.update(json.dumps(content, sort_keys=True, default=str).encode() + b"\n")
+    return found.hexdigest()[:16]
 
 
 def scored_values(dataset: Dataset, values: Mapping[str, Any]) -> dict[str, Any]:

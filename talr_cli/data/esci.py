@@ -123,7 +123,7 @@ class Esci:
     def unscored(self) -> tuple[str, ...]:
         """See `data.base.scored_values`."""
         of_path = () if self.test_path is None else ("path", "test_share")
-        return ("train_rows", "validation_rows", "validation_share", "max_overlap", *of_path)
+        return ("train_rows", "validation_rows", "validation_share", *options.UNSCORED, *of_path)
 
     def _load(self, sources: Sequence[tuple[str | None, Iterable[Row]]]) -> Splits:
         bad = BadRows(self.on_bad_row, self.max_bad_share)

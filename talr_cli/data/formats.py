@@ -7,7 +7,7 @@ is told is either used or makes the row an error; any other column is ignored.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ PAIRS = (
     ("question", "answer"),
     ("question", "response"),
 )
+_QUESTIONS = tuple(dict.fromkeys(question for question, _ in PAIRS))
 _SYSTEM = ("system", "system_prompt")
 # Columns that affect what a model is told: they are used, or the row is refused.
 _TOLD = (*MESSAGES, "instruction", "input", *_SYSTEM, "history", "tools")
@@ -51,12 +52,13 @@ class ReadRow:
     used: frozenset[str]
 
 
-def read(values: Mapping[str, Any], train_on: str) -> ReadRow:
+def read(values: Mapping[str, Any], train_on: str, columns: Collection[str] = ()) -> ReadRow:
     """Read the conversation of a row.
 
     Args:
         values: Its columns, without the blank ones.
         train_on: `last` or `all`, see `messages.read_conversation`.
+        columns: The names of all of them, for messages.
 
     Raises:
         ValueError: The row has no known format, or a column that would be ignored.
@@ -65,7 +67,7 @@ def read(values: Mapping[str, Any], train_on: str) -> ReadRow:
     if listed is not None:
         used, messages = {listed}, _message_list(listed, values[listed])
     else:
-        used, messages = _pair(values)
+        used, messages = _pair(values, columns)
     if "history" in values:
         if listed is not None:
             raise ValueError(f"has a history beside {listed}")
@@ -89,14 +91,18 @@ def read(values: Mapping[str, Any], train_on: str) -> ReadRow:
     return ReadRow(read, offered, frozenset(used))
 
 
-def _pair(values: Mapping[str, Any]) -> tuple[set[str], list[Any]]:
+def _pair(values: Mapping[str, Any], columns: Collection[str]) -> tuple[set[str], list[Any]]:
     """(columns, messages) of a row with a single question and answer."""
     asked = [pair for pair in PAIRS if pair[0] in values]
+    empty = [name for name in (*MESSAGES, *_QUESTIONS) if name in columns and name not in values]
+    if not asked and empty:
+        raise ValueError(f"has nothing in {' and '.join(empty)}")
     if not asked:
         raise ValueError(f"has the columns {', '.join(values) or '(none)'}; {WANTED}")
     question, answer = next((pair for pair in asked if pair[1] in values), asked[0])
     if answer not in values:
-        raise ValueError(f"has no {answer}")
+        chat = "".join(f", and nothing in {name}" for name in empty if name in MESSAGES)
+        raise ValueError(f"has no {answer}{chat}")
     used = {question, answer}
     asks, answers = _messages_or_none(values[question]), _messages_or_none(values[answer])
     if asks is not None or answers is not None:

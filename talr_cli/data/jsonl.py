@@ -87,7 +87,14 @@ class Jsonl:
     on_bad_row: str = value(**options.ON_BAD_ROW)
     max_bad_share: float = value(**options.MAX_BAD_SHARE)
 
-    unscored = ("train", "validation", "train_split", "validation_split", "train_on", "max_overlap")
+    unscored = (
+        "train",
+        "validation",
+        "train_split",
+        "validation_split",
+        "train_on",
+        *options.UNSCORED,
+    )
 
     def __post_init__(self) -> None:
         if self.train is None and self.hub_id is None:
@@ -161,7 +168,7 @@ class Jsonl:
 
     def _example(self, split: str, several: bool, seen: _TrainingFormats, row: Row) -> Example:
         values = row.read()
-        read_row = formats.read(values, self.train_on)
+        read_row = formats.read(values, self.train_on, row.values or ())
         conversation = read_row.conversation
         *messages, reply = conversation.messages
         completion = reply["content"]

@@ -121,7 +121,7 @@ class MedCalc:
     def unscored(self) -> tuple[str, ...]:
         """See `data.base.scored_values`."""
         of_path = () if self._shares_its_file else ("path", "test_share")
-        return ("validation_share", "max_overlap", *of_path)
+        return ("validation_share", *options.UNSCORED, *of_path)
 
     @property
     def _shares_its_file(self) -> bool:

@@ -63,7 +63,7 @@ class MetaMath:
 
     unscored = (
         *("hub_id", "revision", "path", "train_rows", "data_seed"),
-        *("validation_share", "max_overlap"),
+        *("validation_share", *options.UNSCORED),
     )
 
     def load(self) -> Splits:

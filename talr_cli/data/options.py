@@ -31,7 +31,7 @@ MAX_OVERLAP: dict[str, Any] = {
     "identity": False,
     **SHARE,
 }
-# These two do not count for the identity: any run that succeeds has trained on the same rows.
+# These two do not count for the identity: any run that succeeds has read the same rows.
 ON_BAD_ROW: dict[str, Any] = {
     "doc": "whether unusable rows stop the run or are skipped",
     "default": "stop",
@@ -44,3 +44,5 @@ MAX_BAD_SHARE: dict[str, Any] = {
     "identity": False,
     **SHARE,
 }
+# Those above that cannot change test rows, see `data.base.scored_values`.
+UNSCORED = ("max_overlap", "on_bad_row", "max_bad_share")

@@ -16,7 +16,7 @@ from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.stored_overrides import current_overrides
 from talr_cli.statistics.groups import Group
-from talr_cli.statistics.pairs import RunsByPath, is_base, short_hash
+from talr_cli.statistics.pairs import RunsByPath, is_base, rows_of, short_hash
 
 _AXES = ("method", "lr", "seed")
 
@@ -139,28 +139,36 @@ def _value(values: Mapping[str, str], axis: str) -> str:
 def _data_lines(group: Group, runs: RunsByPath) -> Iterator[list[Cell]]:
     """The training rows, the test rows, and the items of each task."""
     own = group.by_path(runs)
-    trained = [path for path, one in own.items() if one["training"] and not is_base(one)]
-    dataset = _config((trained or list(own))[0]).get("dataset")
-    settings = dataset if isinstance(dataset, dict) else {}
-    values = ", ".join(
-        f"{key}={value}"
-        for key, value in settings.items()
-        if value is not None and key not in ("_target_", "name")
-    )
-    source = f"{group.dataset}{f' ({values})' if values else ''}"
-    rows = {one["training"].get("rows") for one in group.runs if one["training"]} - {None}
-    for count in sorted(rows):
-        yield [*pair_cells(group), named("training"), named(count), Cell(), named(source)]
+    trained: dict[tuple[int, str], Path] = {}
+    for path, one in own.items():
+        if one["training"] and "rows" in one["training"]:
+            trained.setdefault((one["training"]["rows"], rows_of(one)[1] or ""), path)
+    for (count, digest), path in sorted(trained.items()):
+        hashed = named(short_hash(digest)) if digest else Cell()
+        source = _source(group, path)
+        yield [*pair_cells(group), named("training"), named(count), hashed, named(source)]
     first = group.base or group.runs[0]
     if first["domain"]:
         digest = short_hash(first["domain"]["items_hash"])
-        n = first["domain"]["n"]
+        n, source = first["domain"]["n"], _source(group, next(iter(own)))
         yield [*pair_cells(group), named("domain test"), named(n), named(digest), named(source)]
     general = first["general"] or {"tasks": {}}
     for name, task in general["tasks"].items():
         suite = f"suite {general['suite']}, metric {task['metric'].removesuffix(',none')}"
         digest = short_hash(task["items_hash"])
         yield [*pair_cells(group), named(name), named(task["n"]), named(digest), named(suite)]
+
+
+def _source(group: Group, run: Path) -> str:
+    """The data set with its values, as the config of a run has them."""
+    dataset = _config(run).get("dataset")
+    settings = dataset if isinstance(dataset, dict) else {}
+    values = ", ".join(
+        f"{key}={value}"
+        for key, value in settings.items()
+        if value is not None and key not in ("_target_", "name")
+    )
+    return f"{group.dataset}{f' ({values})' if values else ''}"
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from talr_cli.report.tables.cells import as_csv, as_markdown
 from talr_cli.report.tables.cost import cost_cells
 from talr_cli.report.tables.latex import as_latex
 from talr_cli.report.tables.matched import LEGEND as MATCHED
+from talr_cli.report.tables.matched import MISSING as NOT_MATCHED
 from talr_cli.report.tables.matched import matched_cells
 from talr_cli.report.tables.methods import Line
 from talr_cli.report.tables.published import published_cells
@@ -80,6 +81,11 @@ _RESULTS = (
     "divergence between base model and run. Pareto: no comparable run of the table is better on "
     "one score and at least as good on the other. Errors are those of these checkpoints, over test "
     "items."
+)
+_SHIP = (
+    "Intervals of this part are of one checkpoint, over test items, by the paired bootstrap. Those "
+    "of the tables below are of a setting, from the variances over items and, if it is known, over "
+    "runs: for one seed they are about the same change, and a little wider."
 )
 _CATEGORIES = "Domain score of the test rows of each category ± one standard error."
 _COST = (
@@ -225,6 +231,8 @@ def _group(
     gained = list(_figures(group, figures, _TRADEOFF))
     if (at_equal := matched_cells([(group, report.matched[group.title])])) is not None:
         gained += [html.table(at_equal), html.note(MATCHED)]
+    elif not all(map(is_base, group.runs)):
+        gained.append(html.note(NOT_MATCHED))
     if gained:
         yield html.section("What is gained and what is lost", gained, 3)
     yield html.section("Methods by learning rate", _methods(report, group, figures), 3)
@@ -245,7 +253,8 @@ def _ship(group: Group, chosen: Shipping | None, recommend: str) -> Iterator[str
         yield html.section("Which run to ship", [why], 3)
     elif chosen is not None:
         bound = f"For another bound on the loss: {recommend} max_general_loss=..."
-        body = [html.definitions(as_sentences(chosen.found, BOUND), lead=True), html.note(bound)]
+        body = [html.definitions(as_sentences(chosen.found, BOUND), lead=True)]
+        body += [html.note(_SHIP), html.note(bound)]
         yield html.section("Which run to ship", body, 3)
 
 

@@ -48,9 +48,16 @@ def setting_identity(config: TrainConfig, model_fingerprint: str) -> str:
     return identity(neutral, model_fingerprint)[:8]
 
 
-def data_identity(config: TrainConfig) -> str:
-    """A hash of the training data, by content, without the seed by which rows are drawn."""
-    return run_identity(identity_of(_with_any_data_seed(config.dataset)), {})[:8]
+def data_identity(config: TrainConfig, drawn: bool = False) -> str:
+    """A hash of how the training data was chosen: values, and files by content.
+
+    What the hub holds under a name is not in it.
+
+    Args:
+        drawn: Whether the seed by which rows are drawn counts.
+    """
+    dataset = config.dataset if drawn else _with_any_data_seed(config.dataset)
+    return run_identity(identity_of(dataset), {})[:8]
 
 
 def _with_any_data_seed(dataset: Any) -> Any:

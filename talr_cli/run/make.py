@@ -309,7 +309,8 @@ def _save(run: Run, trained: Any, training: dict[str, Any]) -> None:
     if config.at < 1:
         _, full_run = locate_run(replace(config, at=1.0), run.source)
         weights["taken"] = {"at": config.at, "of": full_run.path.name}
-    _record(run, training, weights)
+    rows = {"rows_hash": run.rows_hash, "rows_chosen": data_identity(config, drawn=True)}
+    _record(run, {**training, **rows}, weights)
     shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli import ranks
-from talr_cli.data.base import Splits
+from talr_cli.data.base import Splits, content_hash
 from talr_cli.data.duplicates import check_overlap
 from talr_cli.data.encoding import TokenRows, encode_dataset_rows, encode_training_rows
 from talr_cli.data.loading import load
@@ -60,6 +60,7 @@ class Run:
         general: The rows for replay.
         source: The base model.
         validation: The rows for the validation loss.
+        rows_hash: That of the training rows, by content.
     """
 
     config: TrainConfig
@@ -73,6 +74,7 @@ class Run:
     identity: str
     device: str
     validation: TokenRows = field(default_factory=TokenRows)
+    rows_hash: str = ""
 
     @property
     def method(self) -> Method:
@@ -124,6 +126,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     found = found if config.device == "auto" else "as asked for"
     log.info("device: %s (%s), precision: %s (%s)", device, found, precision, reason)
     run_id, directory = locate_run(config, source)
+    rows_hash = content_hash(splits.train)
     if not isinstance(config.replay, SelfReplay):
         splits = replace(splits, train=[], validation=[])  # their texts are not needed any more
     return Run(
@@ -138,6 +141,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
         run_id,
         device,
         validation,
+        rows_hash,
     )
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from talr_cli.errors import UserError
+
 LARGE = 2**24  # bytes; the digest of a file from this size on is cached
 
 
@@ -30,7 +32,11 @@ def run_identity(config: Mapping[str, Any], files: Mapping[str, Path]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's content; a large file is read again only if it has changed."""
+    """SHA-256 (hex) of a file's content; a large file is read again only if it has changed.
+
+    Raises:
+        UserError: The file may not be read.
+    """
     stat = path.stat()
     if stat.st_size < LARGE:
         return _digest(path)
@@ -40,8 +46,11 @@ def file_digest(path: Path) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
 
 
 @cache

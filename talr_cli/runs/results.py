@@ -194,6 +194,9 @@ _RESULTS = _object(
                     "processes": _count,
                     "timed_steps": _count,
                     "rows": _count,
+                    # Hashes of the training rows, and of how they were chosen.
+                    "rows_hash": _text,
+                    "rows_chosen": _text,
                 },
             )
         ),

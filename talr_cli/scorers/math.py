@@ -18,17 +18,15 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-import psutil
-
 from talr_cli.errors import UserError, install_command
+from talr_cli.runs.process import LONGEST, wait_for
 from talr_cli.scorers.base import Verdict
 from talr_cli.scorers.numbers import find_numbers, normalise
 from talr_cli.scorers.values import final_number
 
 log = logging.getLogger(__name__)
 
-DEADLINE = 10.0  # seconds of CPU time of a comparison; nearly all take hundredths of a second
-_WAITS = 300  # seconds until the process is ready, or another makes way for it
+DEADLINE = 10.0  # seconds of a comparison on an idle machine; nearly all take hundredths of one
 _MEMORY = 4 << 30  # bytes of address space of the process
 _LONGEST = 500  # the most characters of an answer
 
@@ -108,7 +106,7 @@ class MathScorer:
         if self._comparer is None:
             self._comparer = _Comparer()
             try:
-                self._comparer.is_equal("1", "1", _WAITS)
+                self._comparer.is_equal("1", "1", LONGEST)
             except (TimeoutError, EOFError, OSError) as error:
                 raise UserError(
                     "the process that compares formulas does not start: a script of your own has "
@@ -143,27 +141,14 @@ class _Comparer:
     def is_equal(self, truth: str, found: str, seconds: float) -> bool:
         """Whether two formulas are equal by math-verify.
 
-        CPU time counts, for the score must not depend on what else the machine does.
-
         Raises:
-            TimeoutError: It takes more than `seconds` of CPU time.
+            TimeoutError: It takes more than `seconds`, as `wait_for` counts them.
             EOFError, OSError: The process is dead.
         """
-        before = self._cpu_time()
         self._pipe.send((truth, found))
-        for _ in range(_WAITS):
-            if self._pipe.poll(1.0):
-                return self._pipe.recv()
-            if self._cpu_time() - before >= seconds:
-                break
-        raise TimeoutError(f"not done in {seconds:g} s")
-
-    def _cpu_time(self) -> float:
-        try:
-            times = psutil.Process(self._process.pid).cpu_times()
-        except psutil.Error as error:
-            raise EOFError from error
-        return times.user + times.system
+        if not wait_for(self._pipe, self._process.pid or 0, seconds):
+            raise TimeoutError(f"not done in {seconds:g} s")
+        return self._pipe.recv()
 
     def was_killed(self) -> bool:
         """Whether another process killed it, or the system, to which memory was short."""

@@ -21,6 +21,7 @@ from talr_cli.statistics.pairs import (
     measured_alike,
     mismatch,
     name_of,
+    rows_of,
     share_trained,
     short_hash,
 )
@@ -95,7 +96,8 @@ def left_out_lines(groups: Sequence[Group]) -> list[str]:
     """Lines that say what is not compared, and why.
 
     These are missing base models, runs that were measured in another way, methods at a rate whose
-    runs are of several settings, and drifts that were measured on other prompts.
+    runs are of several settings, runs that were trained on other rows than they seem, and drifts
+    that were measured on other prompts.
     """
     lines = []
     for group in groups:
@@ -106,8 +108,26 @@ def left_out_lines(groups: Sequence[Group]) -> list[str]:
             f"left out of the comparison of methods: {printable(why)}"
             for why in ambiguous_lines(group.runs)
         ]
+        lines += _rows_lines(group)
         lines += _drift_lines(group)
     return lines
+
+
+def _rows_lines(group: Group) -> Iterator[str]:
+    """A line for each run that was trained on other rows than most runs that asked for the same."""
+    by_asked: dict[str, dict[str, str]] = {}
+    for one in group.runs:
+        asked, got = rows_of(one)
+        if asked is not None and got is not None:
+            by_asked.setdefault(asked, {})[name_of(one)] = got
+    for rows in by_asked.values():
+        ((usual, _),) = Counter(rows.values()).most_common(1)
+        yield from (
+            f"not comparable: {name} was trained on other rows than most runs ({short_hash(own)} "
+            f"and {short_hash(usual)}): the data set has changed; dataset.revision=COMMIT keeps it"
+            for name, own in rows.items()
+            if own != usual
+        )
 
 
 def _drift_lines(group: Group) -> Iterator[str]:

@@ -197,11 +197,23 @@ def setting_mismatch(one: Results, other: Results) -> str | None:
     """How two runs of the same label differ beyond lr and seed; None if they are not known to."""
     if run_label(one) != run_label(other):
         return None
-    if _both_differ(one, other, "trained_on"):
+    if _both_differ(one, other, "trained_on") or rows_changed(one, other):
         return "they were trained on other data"
     if _both_differ(one, other, "setting"):
         return "they differ in more than rate and seed: `talr show RUN` has the values of each"
     return None
+
+
+def rows_changed(one: Results, other: Results) -> bool:
+    """Whether both asked for the same training rows and got others, as what the hub has changes."""
+    asked, got = zip(rows_of(one), rows_of(other), strict=True)
+    return asked[0] == asked[1] and None not in got and got[0] != got[1]
+
+
+def rows_of(results: Results) -> tuple[str | None, str | None]:
+    """Hashes of how the training rows were chosen and of the rows; None for what is not known."""
+    training = results["training"] or {}
+    return training.get("rows_chosen"), training.get("rows_hash")
 
 
 def _both_differ(one: Results, other: Results, key: str) -> bool:

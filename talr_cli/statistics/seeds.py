@@ -18,6 +18,8 @@ from talr_cli.statistics.pairs import (
     measure,
     measured_alike,
     method_label,
+    rows_changed,
+    rows_of,
     run_label,
     share_trained,
 )
@@ -58,7 +60,7 @@ def seed_groups(runs: Sequence[Results]) -> list[SeedGroup]:
     named: dict[tuple[str, float | None], list[tuple[list[Results], dict[tuple, Results]]]] = {}
     for one in runs:
         if not is_base(one):
-            kind = one.get("setting"), *(measure(one, part) for part in PARTS)
+            kind = one.get("setting"), rows_of(one), *(measure(one, part) for part in PARTS)
             namesakes = named.setdefault((run_label(one), _rounded_rate(one)), [])
             for group, kinds in namesakes:
                 if all(kind == own or _is_same_setting(one, other) for own, other in kinds.items()):
@@ -150,8 +152,10 @@ def ambiguous_lines(runs: Sequence[Results]) -> list[str]:
 
 
 def _in_data(settings: Sequence[SeedGroup]) -> str:
-    known = {one.get("trained_on") for group in settings for one in group.runs} - {None}
-    return ", their training data too" if len(known) > 1 else ""
+    runs = [one for group in settings for one in group.runs]
+    known = {one.get("trained_on") for one in runs} - {None}
+    differ = len(known) > 1 or any(rows_changed(runs[0], one) for one in runs)
+    return ", their training data too" if differ else ""
 
 
 def _name(group: SeedGroup) -> tuple[str, float | None, float]:
@@ -165,8 +169,12 @@ def final_settings(runs: Sequence[Results]) -> list[SeedGroup]:
 
 def _is_same_setting(one: Results, other: Results) -> bool:
     """Whether two runs of one method, rate and share of the steps are of one setting."""
-    return len({each["setting"] for each in (one, other) if each.get("setting")}) < 2 and all(
-        measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
+    return (
+        len({each["setting"] for each in (one, other) if each.get("setting")}) < 2
+        and not rows_changed(one, other)
+        and all(
+            measured_alike(one, other, part) or not one[part] or not other[part] for part in PARTS
+        )
     )
 
 

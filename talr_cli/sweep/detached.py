@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.config.commands import SlurmConfig
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.atomic import append_json_line, write_text
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.lease import hold
@@ -72,13 +72,25 @@ def queued_jobs(study_folder: Path) -> dict[Path, QueuedJob]:
 
 
 def submitted_jobs(study_folder: Path) -> dict[Path, str]:
-    """{run directory: the number of the last job that was submitted for it}."""
-    numbers: dict[Path, str] = {}
-    with suppress(FileNotFoundError, ValueError):
-        for line in read_text(_submissions_file(study_folder), "replace").splitlines():
-            with suppress(ValueError, TypeError, KeyError, RecursionError):  # an incomplete line
-                one = json.loads(line)
-                numbers[study_folder.resolve() / str(one["run"])] = str(one["job"])
+    """{run directory: the number of the last job that was submitted for it}.
+
+    Raises:
+        UserError: The file of them cannot be read: those runs would be submitted again.
+    """
+    file, numbers = _submissions_file(study_folder), {}
+    try:
+        lines = read_text(file, "replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} cannot be read ({reason_of(error)}): it tells which jobs were submitted; "
+            "restore it, or delete it if none of them is left"
+        ) from error
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # an incomplete line
+            one = json.loads(line)
+            numbers[study_folder.resolve() / str(one["run"])] = str(one["job"])
     return numbers
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+from talr_cli.errors import reason_of
 from talr_cli.interruption import Stop
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.runs.atomic import open_to_append
 from talr_cli.runs.disk import explain_write_errors, make_folder
+from talr_cli.runs.reading import read_text
 from talr_cli.runs.run_directory import REASON_LINES, RunDirectory
 
 INTERRUPTED = 130  # exit code of a run that was asked to stop
@@ -47,10 +49,13 @@ class Job:
         return self.directory.path / f"{self.command}.log"
 
     def last_lines(self) -> str:
-        """The last lines of its log."""
-        if not self.log.exists():
+        """The last lines of its log, or why they cannot be read."""
+        try:
+            text = read_text(self.log, "replace")
+        except FileNotFoundError:
             return ""
-        text = self.log.read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError) as error:
+            return f"{self.log} cannot be read ({reason_of(error)})"
         return "\n".join(text.strip().splitlines()[-REASON_LINES:])
 
     def start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

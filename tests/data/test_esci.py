@@ -121,8 +121,10 @@ def test_values_that_test_rows_may_depend_on_count_for_scores(tmp_path, has_test
         **{"path": second, "test_share": 0.4, "validation_share": 0.3, "data_seed": 1},
         **{"train_rows": 9, "validation_rows": 1, "test_rows": 9, "small_version": True},
         **{"target": "explanation", "max_overlap": 0.5, "locale": None, "test_path": first},
+        **{"on_bad_row": "skip", "max_bad_share": 0.5},
     }
     free = {"train_rows", "validation_rows", "validation_share", "max_overlap"}
+    free |= {"on_bad_row", "max_bad_share"}
     free |= {"path", "test_share"} if has_test_file else set()
     for name, value in changed.items():
         other = replace(one, **{name: value})

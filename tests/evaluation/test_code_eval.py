@@ -111,7 +111,7 @@ def test_canonical_solutions_pass_and_wrong_ones_do_not(humaneval):
 )
 def test_an_attack_fails_and_the_others_are_scored(humaneval, attack, monkeypatch):
     monkeypatch.setenv("TALR_SECRET", "key")
-    monkeypatch.setattr(code_eval, "LIMITS", sandbox.Limits(seconds=8, cpu_seconds=2))
+    monkeypatch.setattr(code_eval, "LIMITS", sandbox.Limits(seconds=2))
     started = time.monotonic()
     answers = {"double": attack, "vowels": PROBLEMS[1]["canonical_solution"]}
     assert scores(humaneval, **answers) == {"double": False, "vowels": True}

@@ -12,6 +12,7 @@ from talr_cli.report.claims.text import as_document, as_lines
 from talr_cli.report.claims.verdicts import findings
 from talr_cli.report.provenance import asks_for_claims
 from talr_cli.report.study_report import write_report
+from talr_cli.report.tables.matched import MISSING as NOT_MATCHED
 from talr_cli.report.tables.published import PUBLISHED, published_cells
 from talr_cli.runs.study import load_runs
 from talr_cli.statistics.easy_share import MetricsError, easy_share, easy_share_rise, read_steps
@@ -193,6 +194,7 @@ def test_a_study_of_other_things_has_no_claims(tmp_path):
     write_study(tmp_path, runs)
     page = write_report(load_runs(tmp_path, "s"), "s", tmp_path / "report", claims=True).page
     assert findings(load_runs(tmp_path, "s")) == []
+    assert page.read_text().count(NOT_MATCHED) == 1
     assert not (page.parent / "claims.md").exists()
 
 
@@ -204,6 +206,8 @@ def test_the_page_and_the_document_have_every_claim(tmp_path):
     for number in (1, 2, 3, 4):
         assert f"<h3>Claim {number}</h3>" in page
         assert f"## Claim {number}\n" in document
+    assert "Each method against sft where" in page
+    assert NOT_MATCHED not in page
     assert document.count("| holds |") == 3
     assert document.count("| not testable here |") == 1
     titles = re.findall("<h2>(.*?)</h2>", page)

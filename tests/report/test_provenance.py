@@ -74,14 +74,18 @@ def test_needless_quotes_are_left_out(tmp_path):
 
 
 def test_rows_say_where_they_are_from(tmp_path):
-    runs = study(tmp_path, [("sft", "1e-5", 0)])
+    runs = study(tmp_path, [("sft", "1e-5", 0), ("sft", "2e-5", 0)])
     for path, one in runs.items():
-        one["training"] = one["training"] and {**training(), "rows": 48}
-        settings = {"_target_": "a.B", "name": "medcalc", "train": "data/rows.jsonl", "test": None}
+        rate = one["run"]["lr"]
+        trained = {"rows": 48, "rows_hash": "abababababab"} if rate == 1e-5 else {"rows": 4}
+        one["training"] = rate and {**training(), **trained}
+        file = "data/few.jsonl" if rate == 2e-5 else "data/rows.jsonl"
+        settings = {"_target_": "a.B", "name": "medcalc", "train": file, "test": None}
         (path / "config.yaml").write_text(yaml.safe_dump({"dataset": settings}))
     lines = as_markdown(data_cells(comparable(runs.values()), runs)).splitlines()[2:]
     assert lines == [
-        "| training | 48 | – | medcalc (train=data/rows.jsonl) |",
+        "| training | 4 | – | medcalc (train=data/few.jsonl) |",
+        "| training | 48 | abababab | medcalc (train=data/rows.jsonl) |",
         "| domain test | 72 | d0d0d0d0 | medcalc (train=data/rows.jsonl) |",
     ]
 

@@ -163,6 +163,24 @@ def test_what_a_name_does_not_tell_apart_is_left_out_where_methods_are_compared_
     assert left_out_lines([group])[0].endswith(", their training data too")
 
 
+def test_seeds_that_got_other_rows_for_the_same_values_are_not_averaged_and_said():
+    """As where a data set of the hub changed between two runs. A seed of the data is a value."""
+    runs = made_with("three", range(5))
+    given = [("v", "old"), ("v", "old"), ("v", "new"), ("w", "drawn"), (None, None)]
+    for one, (chosen, rows) in zip(runs, given, strict=True):
+        if rows is not None:
+            one["training"] |= {"rows_chosen": chosen, "rows_hash": rows}
+    groups = seed_groups(runs)
+    assert [[one["run"]["seed"] for one in group.runs] for group in groups] == [[0, 1, 3, 4], [2]]
+    (group,) = comparable([BASE, *runs])
+    lines = left_out_lines([group])
+    assert lines[0].endswith("differ in more than the seed, their training data too")
+    assert lines[1:] == [
+        "not comparable: talr-lr1e-6-s2-three2{} was trained on other rows than most runs "
+        "(new and old): the data set has changed; dataset.revision=COMMIT keeps it"
+    ]
+
+
 def at_rates(setting, rates, **more):
     return [results("talr", lr=lr, id=f"{lr:g}") | {"setting": setting, **more} for lr in rates]
 

@@ -113,6 +113,7 @@ def test_the_page_begins_with_what_its_reader_asks_first(tmp_path):
         "Versions and time",
     ]
     assert "<dt>ship</dt><dd>sft-lr1e-6-s0-one</dd>" in text
+    assert text.count("Intervals of this part are of one checkpoint") == 1
 
 
 def test_names_are_text_wherever_they_stand(tmp_path):

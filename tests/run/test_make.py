@@ -3,20 +3,24 @@
 import gc
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import synthetic_study
 import torch
 from conftest import jsonl
 from synthetic_study import scored
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from talr_cli.config import composition
+from talr_cli.data.rows import Row
 from talr_cli.errors import UserError
 from talr_cli.run.execute import run_to_end
 from talr_cli.run.identity import identity
 from talr_cli.run.make import make_by_averaging, make_by_training
 from talr_cli.run.prepare import prepare
 from talr_cli.runs.checkpoints import finished
+from talr_cli.statistics.pairs import rows_changed, setting_mismatch
 from talr_cli.tracking.base import Tracker
 from talr_cli.training.trainer import MethodTrainer
 
@@ -43,6 +47,29 @@ def test_model_and_optimizer_are_gone_when_the_training_is_saved(tmp_path):
         make_by_training()(run, Tracker())
     assert (run.directory.model / "model.safetensors").exists()
     assert live_objects() <= before
+
+
+def test_a_data_set_of_the_hub_that_has_changed_is_told_by_the_hash_of_its_rows(
+    tmp_path, monkeypatch
+):
+    """Its values are the same, and so are the identities that are made of them."""
+    typed = ["model=tiny", "logger=none", "device=cpu", "eval=false", f"runs_dir={tmp_path}"]
+    typed += ["dataset=jsonl", "dataset.hub_id=lab/qa", "trainer.max_steps=1"]
+    runs, made = [], []
+    for seed, answers in enumerate(("ab", "ab", "ac")):
+        rows = [
+            Row(Path("lab/qa"), line, {"prompt": "Which?", "completion": answer})
+            for line, answer in enumerate(answers)
+        ]
+        monkeypatch.setattr("talr_cli.data.jsonl.read_hub", lambda *asked, rows=rows: rows)
+        runs.append(prepare(composition.load("train", [*typed, f"seed={seed}"])))
+    for run in runs[1:]:
+        written = run_to_end(run, make_by_training()).read_training()
+        made.append(synthetic_study.results("sft", seed=run.config.seed) | written)
+    assert runs[0].rows_hash == made[0]["training"]["rows_hash"]
+    assert made[0]["setting"] == made[1]["setting"]
+    assert rows_changed(*made)
+    assert setting_mismatch(*made) == "they were trained on other data"
 
 
 def test_an_adapter_names_the_revision_of_its_base(tmp_path):

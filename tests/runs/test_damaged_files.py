@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
 from synthetic_study import results
 
+from talr_cli.commands.logs import _read_log
 from talr_cli.errors import UserError
 from talr_cli.runs import lease
 from talr_cli.runs.atomic import BUILDING, atomic_folder, read_gzip_json, write_gzip_json
@@ -17,6 +19,8 @@ from talr_cli.runs.checkpoints import ROWS, check_same_rows
 from talr_cli.runs.manifest import MANIFEST, digest
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.samples import read_samples
+from talr_cli.sweep.detached import submitted_jobs
+from talr_cli.sweep.jobs import Job
 
 IDENTITY = "0123abcd" + "0" * 56
 DAMAGE = {
@@ -329,6 +333,23 @@ def test_files_without_the_right_to_read_are_named(run, monkeypatch, caplog):
     cut = partial(run.drop_metrics_after, 1)
     for read in (run.read_config, run.read_overrides, run.read_identity, run.read_training, cut):
         with pytest.raises(UserError, match=r"Permission denied|its permissions forbid it"):
+            read()
+
+
+@pytest.mark.parametrize("make", [pipe, folder, "the right to read"])
+def test_logs_and_the_list_of_submitted_jobs_are_named(run, tmp_path, monkeypatch, make):
+    log, submitted = run.path / "train.log", tmp_path / ".slurm" / "jobs.jsonl"
+    submitted.parent.mkdir()
+    job = Job("train", (), None, run)
+    assert (job.last_lines(), submitted_jobs(tmp_path)) == ("", {})
+    for path in (log, submitted):
+        path.touch() if isinstance(make, str) else make(path)
+    if isinstance(make, str):
+        error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        monkeypatch.setattr("os.open", Mock(side_effect=error))
+    assert f"{log} cannot be read" in job.last_lines()
+    for read in (partial(submitted_jobs, tmp_path), lambda: [*_read_log(log, 5, follow=False)]):
+        with pytest.raises(UserError, match=rf"({log}|{submitted}) cannot be read \("):
             read()
 
 

@@ -1,15 +1,19 @@
 """Two runs are one run exactly where nothing that counts differs."""
 
+import errno
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from talr_cli.errors import UserError
 from talr_cli.runs.identity import LARGE, code_digest, file_digest, run_identity
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -85,3 +89,12 @@ def test_identity_is_stable_over_versions():
 
 
 EXPECTED = "6b3dbb1cd53d806729009ef4eb4a2c0ae963034c86ff1ccc678ba48b04c53bb9"
+
+
+def test_a_file_without_the_right_to_read_is_named(tmp_path, monkeypatch):
+    """A training file or a file of a model, of another user in a folder that is shared."""
+    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    (tmp_path / "train.jsonl").touch()
+    monkeypatch.setattr(Path, "open", Mock(side_effect=error))
+    with pytest.raises(UserError, match=r"train\.jsonl cannot be read \(Permission denied\)"):
+        file_digest(tmp_path / "train.jsonl")

@@ -260,7 +260,7 @@ def set_limits(limits: Order, call_filter: bytes) -> None:
     """
     for name, value in (
         ("RLIMIT_CORE", 0),
-        ("RLIMIT_CPU", limits["cpu_seconds"]),
+        ("RLIMIT_CPU", int(limits["seconds"]) + 2),  # if the caller does not end it before
         ("RLIMIT_AS", limits["memory"]),
         ("RLIMIT_FSIZE", limits["file_size"]),
         ("RLIMIT_NOFILE", 64),

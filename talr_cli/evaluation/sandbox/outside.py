@@ -8,11 +8,12 @@ Covered by both kinds:
 - files outside: the root is empty and read-only, except for Python's own files and, for tests that
   use it, numpy's; the only writable place is a private folder in memory;
 - the environment, the network, keys, processes outside, and system calls other than in `calls.py`;
-- memory and processor time of each process, the number of processes, the size and number of files,
-  shared memory and semaphores (files in that folder; System V's and message queues are refused);
+- the time of all processes together, the memory of each, their number, the size and number of
+  files, shared memory and semaphores (files in that folder; System V's and message queues are
+  refused);
 - endless output, and programs that ignore signals, detach themselves or signal all they can reach.
-All processes end with the program's first one, at the wall-clock limit, or when the caller dies,
-even if it is killed. The program cannot reach the processes that ensure this.
+All processes end with the program's first one, at the limit on time, or when the caller dies, even
+if it is killed. The program cannot reach the processes that ensure this.
 
 Not covered:
 - faults of the kernel in the allowed calls, and side channels such as time and load;
@@ -34,13 +35,11 @@ import marshal
 import os
 import platform
 import secrets
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -49,6 +48,7 @@ from types import CodeType
 
 from talr_cli.errors import UserError
 from talr_cli.evaluation.sandbox.calls import MACHINES, call_filter
+from talr_cli.runs.process import wait_for
 
 # The order is marshalled by the same interpreter, and contains the script (inside.py) to run.
 _START = """
@@ -63,7 +63,8 @@ _ENVIRONMENT = {
     **{"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"},
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would count as processes
 }
-_REASON_BYTES = 500  # the most bytes of an error's text
+_REASON_BYTES = 500  # the most bytes of an error's text that are read
+_SILENT = "ended before its end was reached"
 KINDS = ("bubblewrap", "user-namespace")
 _PATIENCE = 10.0  # seconds that the outer process has to end everything
 _NOBODY = 65534
@@ -84,14 +85,14 @@ else:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use; sizes in bytes, times in seconds.
+    """What a program may use; sizes in bytes.
 
     Attributes:
+        seconds: How long it may take with all that it starts, as `wait_for` counts it.
         numpy: Whether it may import numpy, besides Python's own library.
     """
 
     seconds: float = 10.0
-    cpu_seconds: int = 10
     memory: int = 1 << 30
     processes: int = 16
     file_size: int = 16 << 20
@@ -118,13 +119,16 @@ def run_all(programs: Sequence[str], limits: Limits, allow_unsafe: bool) -> list
 def run_program(source: str, limits: Limits, allow_unsafe: bool = False) -> Outcome:
     """Run Python source; it passes if it reaches its end without an exception.
 
-    A program that exits earlier, by `sys.exit` or `os._exit`, does not pass.
+    A program that exits earlier, by `sys.exit` or `os._exit`, does not pass. One that ends without
+    a word is run again, as the system may have killed it, to which memory was short.
 
     Raises:
         UserError: This machine has no sandbox, and `allow_unsafe` is false.
     """
     require_sandbox("this program", allow_unsafe)
-    return _run(source, limits, available_sandbox())
+    how = available_sandbox()
+    outcome = _run(source, limits, how)
+    return _run(source, limits, how) if outcome.reason == _SILENT else outcome
 
 
 def require_sandbox(task: str, allow_unsafe: bool) -> None:
@@ -144,14 +148,11 @@ def available_sandbox() -> str | None:
 
 @functools.cache
 def is_available(how: str) -> bool:
-    """Whether this kind of sandbox works on this machine; tries to break a limit in it.
-
-    The trial has a minute, so that a busy machine is not said to have no sandbox.
-    """
+    """Whether this kind of sandbox works on this machine; tries to break a limit in it."""
     there = sys.platform == "linux" and platform.machine() in MACHINES
     if how == "bubblewrap":
         there = there and shutil.which("bwrap") is not None
-    return there and _run(_FORKS, Limits(seconds=60, processes=_FEW), how).passed
+    return there and _run(_FORKS, Limits(processes=_FEW), how).passed
 
 
 def _run(source: str, limits: Limits, how: str | None) -> Outcome:
@@ -197,7 +198,9 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
         )
         os.close(writing)
         try:
-            said = _read_verdict(reading, time.monotonic() + limits.seconds)
+            in_time = wait_for(reading, process.pid, limits.seconds)
+            # It is written at once, so that one reading has all of it.
+            said = os.read(reading, _REASON_BYTES).decode(errors="replace") if in_time else None
         finally:
             os.close(reading)
             _end_process(process, how)
@@ -205,7 +208,7 @@ def _run(source: str, limits: Limits, how: str | None) -> Outcome:
         return Outcome(False, f"not at its end after {limits.seconds:g} s")
     if said == token:
         return Outcome(True, "")
-    return Outcome(False, said or "ended before its end was reached")
+    return Outcome(False, said or _SILENT)
 
 
 @functools.cache
@@ -253,17 +256,3 @@ def _end_process(process: subprocess.Popen[bytes], how: str | None) -> None:
     except subprocess.TimeoutExpired:  # a process that cannot be killed: a file system hangs
         process.kill()
         process.wait()
-
-
-def _read_verdict(pipe: int, deadline: float) -> str | None:
-    """What the program's process reports, cut to a length; None if the deadline comes first."""
-    said = b""
-    while len(said) < _REASON_BYTES:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        piece = os.read(pipe, _REASON_BYTES)
-        if not piece:
-            break
-        said += piece
-    return said[:_REASON_BYTES].decode(errors="replace")

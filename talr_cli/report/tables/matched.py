@@ -24,6 +24,11 @@ LEGEND = (
     "studies; p is adjusted in the same way. With one seed per setting, errors are those of these "
     "checkpoints, and methods are undecided."
 )
+MISSING = (
+    f"Not compared at an equal domain score: this takes the base model, {REFERENCE} and another "
+    "method, both of which gain on the domain, at two learning rates or at points along a training "
+    "(score_at), on the same items."
+)
 _COLUMNS = (
     Column("method", "method"),
     Column("domain", "at domain score", number=True),
