@@ -101,7 +101,7 @@ def test_scoring_says_what_needs_less_memory(tmp_path, monkeypatch):
     def reaches(part, work):
         return lambda *given: (reached.append(part), work(*given))[1]
 
-    for name in ("evaluate_general", "_score_domain", "_measure_drift"):
+    for name in ("evaluate_general", "evaluate_domain", "_measure_drift"):
         monkeypatch.setattr(evaluate, name, reaches(name, getattr(evaluate, name)))
 
     def short_of_memory(*given, **named):
@@ -113,7 +113,7 @@ def test_scoring_says_what_needs_less_memory(tmp_path, monkeypatch):
     command = ("eval", *(one for one in EVAL if one != "suite.drift=false"), "domain.batch_size=2")
     for part, said_of_it in (
         ("evaluate_general", "scoring mini_knowledge with one row at once ran out of this"),
-        ("_score_domain", "a domain.max_new_tokens below 3, or test rows with shorter prompts"),
+        ("evaluate_domain", "a domain.max_new_tokens below 3, or test rows with shorter prompts"),
         ("_measure_drift", "suite.drift=false, which changes no score"),
     ):
         short[:] = [part]
