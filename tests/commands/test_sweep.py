@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command_line import LONG_ROWS, SMALL, same, talr, weights
+from command_line import LONG_ROWS, SMALL, TIMEOUT, same, talr, weights
 from test_command_line import imported_by
 
 # Training only, so that there is no base to score: two runs of twelve steps.
@@ -56,7 +56,7 @@ def state(run):
 
 
 def wait_for(pattern, folder, process, count=1):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + TIMEOUT
     while len(list(folder.glob(pattern))) < count:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -283,7 +283,7 @@ def test_a_second_stop_ends_all_at_once(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     with pytest.raises(ProcessLookupError):
         os.kill(trainer, 0)
