@@ -61,6 +61,8 @@ def tiny(kind):
     try:
         default = made_by().to_dict()
         sizes = {one: NAMED[one] for one in default if one in NAMED and default[one] is not None}
+        # Many configs take no int for a share.
+        sizes |= {one: float(sizes[one]) for one in sizes if isinstance(default[one], float)}
         if "kv_lora_rank" in sizes:
             sizes["num_key_value_heads"] = sizes["num_attention_heads"]
         lists = [one for one in ("layer_types", "mlp_layer_types") if default.get(one)]
