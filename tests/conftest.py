@@ -10,6 +10,8 @@ from pathlib import Path
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# lm_eval sets it when it is imported. A forked command (command_line.py) would else differ by it.
+os.environ.setdefault("HF_XET_HIGH_PERFORMANCE", "1")
 
 import pytest
 from hypothesis import settings

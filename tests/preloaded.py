@@ -2,10 +2,18 @@
 
 Imported by the process that commands are forked from, before the first of them.
 """
-# ruff: noqa: F401
+# ruff: noqa: E402, F401
 
 import gc
 import os
+
+
+def _of_hub():
+    return {name: text for name, text in os.environ.items() if name.startswith("HF_")}
+
+
+# The hub's client and `datasets` read these when they are imported.
+OF_HUB = _of_hub()
 
 import lm_eval.evaluator
 import torch.distributed.launcher.api
@@ -19,8 +27,8 @@ import talr_cli.report.study_report
 import talr_cli.sweep.jobs
 import talr_cli.training.loop
 
-# The hub's client and `datasets` read these when they are imported.
-OF_HUB = {name: text for name, text in os.environ.items() if name.startswith("HF_")}
+# What sets one more belongs into conftest.py: every command would import all this anew.
+assert _of_hub() == OF_HUB
 
 get_checkpoint_conversion_mapping("llama")  # compiles a thousand patterns, of all models
 # What is here stays: no command looks through it again, and they share its memory.

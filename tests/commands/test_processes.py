@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from command_line import LONG_ROWS, SMALL, rows, sealed, talr, train, weights
+from command_line import LONG_ROWS, SMALL, TIMEOUT, rows, sealed, talr, train, weights
 from conftest import config
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -84,13 +84,13 @@ def test_two_processes_follow_the_trajectory_of_one(case, tmp_path):
 def test_ranks_started_by_torchrun_are_one_run_that_is_scored_once(tmp_path):
     run = ("torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "talr_cli.cli")
     command = [sys.executable, "-m", *run, "train", *SMALL, "method=averaging", "logger=none"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run directory:") == 1
     (results,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/*/results.json"))
     assert [results[part]["processes"] for part in ("training", "general", "domain")] == [2, 2, 2]
     assert results["domain"]["n"] == 6
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("found this run done") == 2  # what is averaged, and the average
 
@@ -144,14 +144,14 @@ def test_killed_ranks_go_on_and_end_with_the_same_weights(strategy, tmp_path):
         [*command, "logger=none"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     study = strategy[2].removeprefix("study=")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + TIMEOUT
     while not (marker := sealed(tmp_path, f"runs/{study}/*/*/checkpoints/*/talr.manifest")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     status = json.loads((marker[0].parents[2] / "status.json").read_text())
     os.kill(status["pid"], signal.SIGKILL)  # rank 0; the others are taken along
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0
     other = train(*common, *strategy, cwd=tmp_path)
     training = json.loads((other / "training.json").read_text())["training"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import LONG_ROWS, SMALL, rows, same, sealed, talr, train, weights
+from command_line import LONG_ROWS, SMALL, TIMEOUT, rows, same, sealed, talr, train, weights
 from test_tracking import curve, read_log
 
 from talr_cli.runs.run_directory import RunDirectory
@@ -162,7 +162,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(method, tmp_path):
     uninterrupted = train(*overrides, cwd=tmp_path / "whole")
     command = [sys.executable, "-m", "talr_cli.cli", "train", "logger=none", *SMALL, *overrides]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + TIMEOUT
     while not sealed(tmp_path, "runs/*/*/*/checkpoints/*/talr.manifest"):
         assert process.poll() is None, "the run ended before its first checkpoint"
         assert time.monotonic() < deadline

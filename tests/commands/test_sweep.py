@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -12,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command_line import LONG_ROWS, SMALL, same, talr, weights
+from command_line import LONG_ROWS, SMALL, TIMEOUT, same, talr, weights
 from test_command_line import imported_by
 
 # Training only, so that there is no base to score: two runs of twelve steps.
@@ -57,7 +56,7 @@ def state(run):
 
 
 def wait_for(pattern, folder, process, count=1):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + TIMEOUT
     while len(list(folder.glob(pattern))) < count:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -216,15 +215,24 @@ def assert_like(uninterrupted, folder):
         assert same(weights(run), weights(uninterrupted[method]))
 
 
+# What a sweep has written when it is killed for the first, the second, ... time.
+KILLED_AT = (
+    "runs/*/*/*/train.log",
+    "runs/*/*/sft-*/metrics.jsonl",
+    "runs/*/*/sft-*/checkpoints/*/talr.manifest",
+    "runs/*/*/sft-*/training.json",
+    "runs/*/*/talr-*/checkpoints/*/talr.manifest",
+)
+
+
 @pytest.mark.slow  # a killed run, and a sweep that is stopped, are among the fast ones
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_weights(uninterrupted, tmp_path):
-    draw = random.Random(5)
-    for _ in range(5):
+    for written in KILLED_AT:
         process = start(*TRAINED, cwd=tmp_path)
-        wait_for("runs/*/*/*/train.log", tmp_path, process)
-        time.sleep(draw.uniform(0, 20))
+        wait_for(written, tmp_path, process)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
     done = sweep(*TRAINED, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_like(uninterrupted, tmp_path)
@@ -275,7 +283,7 @@ def test_a_second_stop_ends_all_at_once(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     with pytest.raises(ProcessLookupError):
         os.kill(trainer, 0)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import talr
+from command_line import TIMEOUT, talr
 from slurm_cluster import lacking, slurm
 from test_fetch import ARGUMENTS, lab  # noqa: F401  a hub of this machine
 
@@ -34,7 +34,6 @@ SHORT = (
 )
 STEPS = ("trainer.max_steps=2", "trainer.batch_size=2")
 MADE_IN = ("train", "sweep", "eval")
-PATIENCE = 300  # seconds
 
 
 class Walk:
@@ -248,13 +247,13 @@ def test_with_the_wheel_alone(tmp_path):
 
 def wait_for(what, folder, holds):
     """Until `holds` of how the runs of the study stand."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         runs = study_overview(folder / "runs", "lab").runs
         if holds({one.state for one in runs}):
             return
         stand = [f"{one.path.name}: {one.state}, {one.detail}" for one in runs]
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}; {stand}"
+        assert time.monotonic() < deadline, f"waited {TIMEOUT} s for {what}; {stand}"
         time.sleep(1)
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from command_line import LONG_ROWS, SMALL, same, sealed, talr, train, weights
+from command_line import LONG_ROWS, SMALL, TIMEOUT, same, sealed, talr, train, weights
 from tiny_training import EPOCH_STEPS, EPOCHS, IDENTITY, STEPS, rows, trained
 
 from talr_cli.runs.manifest import MANIFEST, seal
@@ -148,14 +148,14 @@ def interrupted(command, cwd, checkpoint):
         cwd=cwd,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + TIMEOUT
     while not (found := sealed(cwd, f"runs/*/*/*/checkpoints/{checkpoint}/{MANIFEST}")):
         assert process.poll() is None, "it ended before this checkpoint"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     status = json.loads((found[0].parents[2] / "status.json").read_text())
     os.kill(status["pid"], signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=TIMEOUT)
     return found[0].parent
 
 

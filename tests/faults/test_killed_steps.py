@@ -46,13 +46,7 @@ def test_a_killed_training_ends_with_the_same_weights(objective, tmp_path):
 
 @pytest.mark.parametrize(
     "adapter",
-    [
-        Oft(block_size=8),
-        *(
-            pytest.param(one, marks=pytest.mark.slow)
-            for one in (Lora(rank=2, dora=True), Lora(rank=2, rslora=True))
-        ),
-    ],
+    [Oft(block_size=8), Lora(rank=2, dora=True), Lora(rank=2, rslora=True)],
     ids=["oft", "dora", "rslora"],
 )
 def test_a_killed_training_of_an_adapter_ends_with_the_same_numbers(adapter, tmp_path):

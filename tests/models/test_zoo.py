@@ -96,11 +96,10 @@ def tiny(kind):
     made_by = hf.CONFIG_MAPPING[kind]
     try:
         default = made_by().to_dict()
-        sizes = {
-            one: 0.0 if isinstance(default[one], float) else NAMED[one]
-            for one in default
-            if one in NAMED and default[one] is not None
-        }
+        chosen = (one for one in default if default[one] is not None or one == "head_dim")
+        sizes = {one: NAMED[one] for one in chosen if one in NAMED}
+        # Many configs take no int for a share.
+        sizes |= {one: float(sizes[one]) for one in sizes if isinstance(default[one], float)}
         if "kv_lora_rank" in sizes:
             sizes["num_key_value_heads"] = sizes["num_attention_heads"]
         lists = [one for one in ("layer_types", "mlp_layer_types") if default.get(one)]

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import talr
+from command_line import TIMEOUT, talr
 from slurm_cluster import lacking, slurm
 
 from talr_cli.sweep.detached import TEMPLATE
@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(lacking() is not None, reason=lacking() or "there can be one"),
 ]
-PATIENCE = 300  # seconds
 TINY = (
     *("model=tiny", "method=sft", "lr=1e-4", "trainer.max_steps=3", "trainer.batch_size=2"),
     *("limit=2", "dataset.train_rows=8", "suite.tasks=[mini_knowledge]", "domain.max_new_tokens=4"),
@@ -69,7 +68,7 @@ def standing():
 
 def wait_for(what, name="sft"):
     """Until `what` holds of a run; how it stands then."""
-    deadline, before = time.monotonic() + PATIENCE, ""
+    deadline, before = time.monotonic() + TIMEOUT, ""
     while True:
         one = standing()[name]
         now = f"{one.state}, job {one.job}, {one.detail}"
@@ -78,7 +77,7 @@ def wait_for(what, name="sft"):
             before = now
         if what(one):
             return one
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s; {name} is {now}"
+        assert time.monotonic() < deadline, f"waited {TIMEOUT} s; {name} is {now}"
         time.sleep(1)
 
 
@@ -206,14 +205,14 @@ def test_a_sweep_that_waits_takes_its_jobs_along_when_it_is_stopped(folder):
     with Path("said").open("wb") as said:
         process = subprocess.Popen([*command, *more], stdout=said, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not (found := list(folder.glob("runs/default/*/sft-*/metrics.jsonl"))):
             assert process.poll() is None, Path("said").read_text()
-            assert time.monotonic() < deadline, f"no step in {PATIENCE} s"
+            assert time.monotonic() < deadline, f"no step in {TIMEOUT} s"
             time.sleep(1)
     finally:
         process.terminate()
-    assert process.wait(PATIENCE) == 130
+    assert process.wait(TIMEOUT) == 130
     print(Path("said").read_text())
     run = found[0].parent
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
