@@ -20,6 +20,7 @@ from talr_cli.data.files import find_files, read_files
 from talr_cli.data.hub import read_hub
 from talr_cli.data.messages import parse_json_column
 from talr_cli.data.rows import BadRows, Row
+from talr_cli.data.splitting import sample_rows
 from talr_cli.errors import UserError
 from talr_cli.fields import value
 from talr_cli.scorers.base import Scorer
@@ -78,6 +79,10 @@ class Jsonl:
         "last",
         choices=("last", "all"),
     )
+    train_rows: int | None = value(
+        "rows to train on, drawn by data_seed; null: all", **options.SOME_ROWS
+    )
+    data_seed: int = value(**options.DATA_SEED)
     scorer: Any = value(
         f"{' | '.join([*SCORERS, 'none'])} | your own: package.module.function",
         "exact_match",
@@ -88,12 +93,8 @@ class Jsonl:
     max_bad_share: float = value(**options.MAX_BAD_SHARE)
 
     unscored = (
-        "train",
-        "validation",
-        "train_split",
-        "validation_split",
-        "train_on",
-        *options.UNSCORED,
+        *("train", "validation", "train_split", "validation_split", "train_on", "train_rows"),
+        *("data_seed", *options.UNSCORED),
     )
 
     def __post_init__(self) -> None:
@@ -144,7 +145,9 @@ class Jsonl:
             # A mistake in it must show now, not after the training.
             for example in splits["test"][:1]:
                 scorer(example.completion, example.reference)
-        return Splits(splits["train"], splits["validation"], splits["test"], scorer)
+        drawn = self.train_rows if "train" in wanted else None
+        train = sample_rows(splits["train"], "train_rows", drawn, self.data_seed)
+        return Splits(train, splits["validation"], splits["test"], scorer)
 
     def _rows(self, where: Any, hub_split: str | None) -> tuple[Iterable[Row], bool]:
         """(the rows of a split, whether they come from several files)."""

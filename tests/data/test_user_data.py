@@ -36,6 +36,24 @@ def test_a_row_of_a_prompt_and_a_row_of_messages_are_read(tmp_path):
     assert (second.completion, second.reference["answer"]) == ("Hi.", "Hi.")
 
 
+def test_some_of_the_training_rows_are_drawn_by_data_seed(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl", *({**GOOD, "id": str(n), "prompt": f"{n}?"} for n in range(40))
+    )
+
+    def drawn(**values):
+        splits = Jsonl(train=path, validation=path, test=path, **values).load()
+        assert len(splits.validation) == len(splits.test) == 40
+        return [row.id for row in splits.train]
+
+    assert drawn(train_rows=20)[:9] == drawn(train_rows=9)
+    assert len({*drawn(train_rows=20)}) == 20
+    assert {*drawn(train_rows=9)} != {*drawn(train_rows=9, data_seed=1)} != {*drawn()[:9]}
+    with pytest.raises(UserError, match=r"dataset\.train_rows=41 is not between 1 and the 40 rows"):
+        drawn(train_rows=41)
+    assert len(Jsonl(train=path, test=path, train_rows=41).load_test().test) == 40
+
+
 def test_conversations_in_a_csv_are_json(tmp_path):
     with (tmp_path / "a.csv").open("w", newline="") as file:
         writer = csv.writer(file)
