@@ -334,6 +334,7 @@ def test_other_ranks_free_their_model(model, renderer, tiny_source, tiny_config)
 
     def load(source, made):
         other = torch.nn.Linear(2, 2)
+        other.device = other.weight.device  # as a model has it
         loaded.append(weakref.ref(other))
         return other
 

@@ -1,5 +1,7 @@
 """Methods at an equal domain score: straight curves have a formula, and errors one by hand."""
 
+from types import SimpleNamespace
+
 import numpy
 import pytest
 from scipy import stats
@@ -11,8 +13,10 @@ from talr_cli.statistics.groups import comparable
 from talr_cli.statistics.matched import (
     DRAWS,
     GAIN_SHARE,
-    _Comparison,
+    REFERENCE,
+    _compare,
     _Draws,
+    _Meeting,
     bend_bound,
     general_at,
     headline,
@@ -175,9 +179,16 @@ def test_p_and_the_interval_are_those_of_two_sides_of_so_many_methods():
     """Of two methods and a normal error, beside what the interpolation may be off."""
     places = (numpy.arange(DRAWS) + 0.5) / DRAWS
     differences = 2.6 + stats.norm.ppf(places)
+    where = _Meeting(0.1, 0.5, {REFERENCE: {"rates": [0]}, "talr": {"rates": [1]}}, "2 rates")
     for sign in (1, -1):
-        made = _Comparison("talr", 0.5, 0.6, 0.6 + sign * 2.6, sign * differences, 0.2, "2 rates")
-        one = made.corrected(2, over_runs=True)
+        more = {0: 0.0, 1: sign * numpy.concatenate([[2.6], differences])}
+
+        def at(gain, curves, more=more):
+            ((curve,),) = curves
+            return numpy.full(DRAWS + 1, 0.6) + more[curve], 0.2 * curve
+
+        one = _compare("talr", where, SimpleNamespace(at=at, over_runs=True), 2)
+        assert (one.general, one.reference) == (0.6 + sign * 2.6, 0.6)
         low, high = sorted((sign * (2.6 - 2.2414 - 0.2), sign * (2.6 + 2.2414 + 0.2)))
         assert (one.low, one.high) == pytest.approx((low, high), abs=0.01)
         assert one.p == pytest.approx(2 * 2 * stats.norm.sf(2.6 - 0.2), rel=0.05)

@@ -20,6 +20,7 @@ from varlen_kernel import kernel
 
 from talr_cli.methods.objectives import Talr
 from talr_cli.methods.regularisers import L2, Kl
+from talr_cli.methods.schedules import Linear
 from talr_cli.training import varlen
 from talr_cli.training.trainer import MethodTrainer
 
@@ -131,6 +132,7 @@ def waits(monkeypatch, folder, method, micro, layers=2, joined=True):
         ),
         objective=objective,
         regulariser=regulariser and regulariser(),
+        schedule=Linear(warmup_share=0.0),
         load_base=model,
         processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows(4 * STEPS)),

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from talr_cli.errors import UserError
 from talr_cli.methods.objectives import Eaft, Sft
 from talr_cli.methods.regularisers import L2, Kl
+from talr_cli.methods.schedules import Linear
 from talr_cli.models.head import target_hidden
 from talr_cli.models.loading import choose_device, choose_precision
 from talr_cli.training.collator import Collator
@@ -147,7 +148,8 @@ def scaled_training(folder, scale, steps=1, mean=None):
 
     trainer = Catching(
         model=toy(), args=arguments, objective=Sft(), regulariser=regulariser, mean=mean,
-        callbacks=[Weights()], processing_class=stub_tokenizer(),
+        schedule=Linear(warmup_share=0.0), callbacks=[Weights()],
+        processing_class=stub_tokenizer(),
         train_dataset=Dataset.from_list(rows(4)),
     )  # fmt: skip
     accelerator = trainer.accelerator
