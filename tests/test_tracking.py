@@ -433,7 +433,6 @@ def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
     assert b"| mini_arithmetic | acc | 0.4125 | 0.031 | 60 |" in text.tensor_proto.string_val[0]
 
 
-@pytest.mark.slow  # it makes a data base
 def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, monkeypatch):
     client = pytest.importorskip("mlflow").MlflowClient
     pytest.importorskip("sqlalchemy")
