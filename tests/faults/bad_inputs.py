@@ -244,7 +244,7 @@ _KINDS = {
         ((*SWEEP, "launcher=cluster"), "launcher"),
         ((*SWEEP, "workers=0"), "workers"),
         ((*SWEEP, "keep=all"), "keep"),
-        ((*SWEEP, "dataset=jsonl", "dataset.train=absent.jsonl"), "absent.jsonl", "train_rows"),
+        ((*SWEEP, "dataset=jsonl", "dataset.train=absent.jsonl"), "absent.jsonl", "test_rows"),
         (("sweep", *TINY, "--config-dir"), "--config-dir"),
         (("sweep", *TINY, "--dryrun"), "--dryrun"),
     ],
