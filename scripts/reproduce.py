@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from talr_cli.config import composition
-from talr_cli.interruption import killed_by
+from talr_cli.interruption import handled_by, killed_by
 from talr_cli.models import sources
 from talr_cli.models.device_memory import USABLE, gib
 from talr_cli.models.shape import Matrix, Shape
@@ -125,22 +125,13 @@ def talr(*arguments: str) -> int:
     which `subprocess.call` would leave it a quarter of a second.
     """
     heard: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {
-        one: signal.signal(one, lambda number, _: heard.append(number))
-        for one in signals
-        if signal.getsignal(one) is not signal.SIG_IGN  # as in the background of a shell
-    }
-    try:
+    with handled_by(lambda number, _: heard.append(number)):
         process = subprocess.Popen([sys.executable, "-m", "talr_cli.cli", *arguments])
         while (code := process.poll()) is None:
             while heard:
                 if (number := heard.pop()) != signal.SIGINT:
                     process.send_signal(number)
             time.sleep(POLL)
-    finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
     if code < 0:
         print(f"the sweep was {killed_by(-code)}: the same command goes on", file=sys.stderr)
         return 128 - code

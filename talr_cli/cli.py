@@ -16,7 +16,7 @@ from pathlib import Path
 
 from talr_cli import __version__, progress, streams
 from talr_cli.errors import TRACEBACK, UserError, attached_run, failure_of
-from talr_cli.interruption import interrupt
+from talr_cli.interruption import handled_by, interrupt
 from talr_cli.printable import command_line, printable, printable_lines
 
 COMMANDS = {
@@ -73,22 +73,15 @@ def main() -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # else libraries' bars print a line per update
-    previous = {
-        ending: signal.signal(ending, interrupt)
-        for ending in (signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(ending) is not signal.SIG_IGN  # as nohup does
-    }
     typed = sys.argv[1:]  # Hydra replaces sys.argv
-    try:
-        return _exit_code(typed)
-    except KeyboardInterrupt:  # perhaps while an error was printed
-        if os.environ.get("RANK", "0") == "0":
-            print(f"talr: interrupted{_resume_hint(typed)}", file=sys.stderr)
-        return 130
-    finally:
-        # All that is left is the interpreter's own end, where an exception would be a traceback.
-        for ending, handler in previous.items():
-            signal.signal(ending, handler)
+    # Behind it is only the interpreter's own end, where an exception would be a traceback.
+    with handled_by(interrupt, (signal.SIGTERM, signal.SIGHUP)):
+        try:
+            return _exit_code(typed)
+        except KeyboardInterrupt:  # perhaps while an error was printed
+            if os.environ.get("RANK", "0") == "0":
+                print(f"talr: interrupted{_resume_hint(typed)}", file=sys.stderr)
+            return 130
 
 
 def _exit_code(typed: list[str]) -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 log = logging.getLogger(__name__)
@@ -43,6 +43,26 @@ def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
+def handled_by(
+    handler: Callable[[int, FrameType | None], Any], signals: Iterable[signal.Signals] = _SIGNALS
+) -> Iterator[None]:
+    """Within this context signals call `handler`, but for those that are ignored.
+
+    A shell lets background jobs ignore Ctrl-C, and nohup SIGHUP, which must stay so.
+    """
+    previous = {
+        one: signal.signal(one, handler)
+        for one in signals
+        if signal.getsignal(one) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for one, before in previous.items():
+            signal.signal(one, before)
+
+
+@contextmanager
 def stop_requests(promise: str) -> Iterator[Stop]:
     """Within this context the first signal only sets `requested`.
 
@@ -64,13 +84,7 @@ def stop_requests(promise: str) -> Iterator[Stop]:
         stop.requested = True
         log.info("%s; once more stops at once", promise)
 
-    # A shell lets background jobs ignore Ctrl-C, which must stay so.
-    handled = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-    previous = {one: signal.signal(one, handle) for one in handled}
-    try:
+    with handled_by(handle):
         yield stop
-    finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
     if stop.requested:
         raise KeyboardInterrupt

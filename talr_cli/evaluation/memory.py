@@ -10,19 +10,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
-from talr_cli.errors import UserError
 from talr_cli.models.checks import max_positions
 from talr_cli.models.device_memory import (
+    explain_shortage,
     free_memory,
     is_out_of_memory,
     release_memory,
-    shortage,
 )
 from talr_cli.models.shape import Shape, shape_from_config
 
@@ -98,23 +97,16 @@ def unless_out_of_memory(work: Callable[[], Result]) -> Result | None:
     return None
 
 
-@contextmanager
-def explain_out_of_memory(work: str, device: str, *ways: str) -> Iterator[None]:
+def explain_out_of_memory(work: str, device: str, *ways: str) -> AbstractContextManager[None]:
     """Turn running out of memory, with the smallest batches, into a UserError of one line.
 
     Args:
         work: What is done, such as "answering the domain's rows".
         ways: What would help, besides another device.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        elsewhere = "a machine with more memory" if device == "cpu" else "device=cpu"
-        others = f"; or, for all runs of the study alike, {', or '.join(ways)}" if ways else ""
-        said = shortage(work, error, device)
-        raise UserError(f"{said}: take {elsewhere}{others}") from error
+    elsewhere = "a machine with more memory" if device == "cpu" else "device=cpu"
+    others = f"; or, for all runs of the study alike, {', or '.join(ways)}" if ways else ""
+    return explain_shortage(work, device, f"take {elsewhere}{others}")
 
 
 @contextmanager

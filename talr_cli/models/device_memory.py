@@ -7,9 +7,12 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
+from talr_cli.errors import UserError
 from talr_cli.models.control_group import memory_limits
 
 # The share of the free memory that may be used. The rest is for what the allocator wastes and, on a
@@ -68,7 +71,23 @@ def peak_memory_gib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def shortage(work: str, error: BaseException, device: str) -> str:
+@contextmanager
+def explain_shortage(work: str, device: str, way_out: str) -> Iterator[None]:
+    """Turn running out of memory within this context into a UserError of one line.
+
+    Args:
+        work: What is done, such as "training".
+        way_out: What to change.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"{_shortage(work, error, device)}: {way_out}") from error
+
+
+def _shortage(work: str, error: BaseException, device: str) -> str:
     """`WORK ran out of the GPU's memory: ...`, with the numbers, for an out-of-memory error."""
     match = _BYTES.search(str(error))
     wanted = "" if match is None else f" for {float(match[1]) * _UNITS[match[2]] / 2**30:.2f} GiB"

@@ -5,30 +5,21 @@ On a CPU the kernel may instead kill the process silently.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from talr_cli import ranks
-from talr_cli.errors import UserError
 from talr_cli.methods.regularisers import L2
-from talr_cli.models.device_memory import is_out_of_memory, shortage
+from talr_cli.models.device_memory import explain_shortage
 from talr_cli.run.config import TrainConfig
 
 if TYPE_CHECKING:
     from talr_cli.run.prepare import Run
 
 
-@contextmanager
-def explain_out_of_memory(run: Run) -> Iterator[None]:
+def explain_out_of_memory(run: Run) -> AbstractContextManager[None]:
     """Turn running out of memory into a UserError that says what to change."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        said = shortage("training", error, run.device)
-        raise UserError(f"{said}: {_way_out(run.config)}") from error
+    return explain_shortage("training", run.device, _way_out(run.config))
 
 
 def _way_out(config: TrainConfig) -> str:

@@ -121,12 +121,10 @@ def _rows_lines(group: Group) -> Iterator[str]:
         if asked is not None and got is not None:
             by_asked.setdefault(asked, {})[name_of(one)] = got
     for rows in by_asked.values():
-        ((usual, _),) = Counter(rows.values()).most_common(1)
         yield from (
             f"not comparable: {name} was trained on other rows than most runs ({short_hash(own)} "
             f"and {short_hash(usual)}): the data set has changed; dataset.revision=COMMIT keeps it"
-            for name, own in rows.items()
-            if own != usual
+            for name, own, usual in _unlike_most(rows)
         )
 
 
@@ -138,13 +136,17 @@ def _drift_lines(group: Group) -> Iterator[str]:
             section = (one["drift"] or {}).get(key) or {}
             if "tokens" in section:
                 measured[name_of(one)] = f"{section['tokens']} tokens of {section['n']} prompts"
-        ((usual, _),) = Counter(measured.values()).most_common(1) or [("", 0)]
         yield from (
             f"not comparable: {key} of {name} is over {own}, that of most runs over {usual}; to "
             "score it again, repeat the command that made it (`talr show RUN`)"
-            for name, own in measured.items()
-            if own != usual
+            for name, own, usual in _unlike_most(measured)
         )
+
+
+def _unlike_most(values: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(name, its value, that of most) for each whose value is not that of most."""
+    for usual, _ in Counter(values.values()).most_common(1):
+        yield from ((name, own, usual) for name, own in values.items() if own != usual)
 
 
 def _measured_alike(runs: Sequence[Results]) -> list[Group]:
