@@ -1,4 +1,4 @@
-"""The names of run directories, also those of earlier versions of talr. Knows only names."""
+"""The names of run directories."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ _RATE = re.compile(r"-lr(\d[\d.]*(?:e[+-]?\d+)?)(?=-|$)")
 
 def run_name(method: str, lr: float | None, seed: int | None, at: float, identity: str) -> str:
     """The name of a run's directory; `at` is the share of the training steps."""
-    return _name(method, None if lr is None else rate_text(lr), seed, at, identity)
-
-
-def legacy_run_name(
-    method: str, lr: float | None, seed: int | None, at: float, identity: str
-) -> str:
-    """The same as `run_name` in earlier versions, which wrote rates as `0.0002` and `2e-05`."""
-    return _name(method, None if lr is None else f"{lr:g}", seed, at, identity)
+    parts = [safe_name(method)]
+    if lr is not None:
+        parts.append(f"lr{rate_text(lr)}")
+    if seed is not None:
+        parts.append(f"s{seed}")
+    if at < 1:
+        parts.append(f"at{at:.3g}")
+    return "-".join([*parts, identity[:8]])
 
 
 def begins_with(name: str, typed: str) -> bool:
-    """Whether a run's name begins with what was typed, in either notation of the rate."""
-    return name.startswith(typed) or with_current_rate(name).startswith(with_current_rate(typed))
+    """Whether a run's name begins with what was typed, in any notation of the rate."""
+    return name.startswith(typed) or _with_written_rate(name).startswith(_with_written_rate(typed))
 
 
 def matches_without_identity(name: str, typed: str) -> bool:
     """Whether what was typed is a run's full name without the identity at its end."""
     return (
-        re.fullmatch(re.escape(with_current_rate(typed)) + "-[0-9a-f]{8}", with_current_rate(name))
+        re.fullmatch(
+            re.escape(_with_written_rate(typed)) + "-[0-9a-f]{8}", _with_written_rate(name)
+        )
         is not None
     )
 
@@ -50,22 +52,11 @@ def wrong_identity(name: str, identity: str) -> str | None:
     )
 
 
-def with_current_rate(name: str) -> str:
-    """A run's name with its rate in the current notation."""
+def _with_written_rate(name: str) -> str:
+    """A run's name with its rate as `run_name` writes it."""
     return _RATE.sub(lambda match: f"-lr{rate_text(float(match[1]))}", name)
 
 
 def safe_name(name: str) -> str:
     """The name with characters replaced that file systems or shells may not accept."""
     return re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip(".-")
-
-
-def _name(method: str, rate: str | None, seed: int | None, at: float, identity: str) -> str:
-    parts = [safe_name(method)]
-    if rate is not None:
-        parts.append(f"lr{rate}")
-    if seed is not None:
-        parts.append(f"s{seed}")
-    if at < 1:
-        parts.append(f"at{at:.3g}")
-    return "-".join([*parts, identity[:8]])

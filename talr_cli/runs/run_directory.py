@@ -35,7 +35,7 @@ from talr_cli.runs.environment import collect_environment
 from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
-from talr_cli.runs.names import legacy_run_name, run_name, safe_name, wrong_identity
+from talr_cli.runs.names import run_name, safe_name, wrong_identity
 from talr_cli.runs.plain_yaml import read_yaml, to_yaml
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
@@ -86,15 +86,9 @@ class RunDirectory:
         at: float = 1.0,
         identity: str,
     ) -> "RunDirectory":
-        """The directory of this run, perhaps under the name that an earlier version gave it.
-
-        The base model has neither lr nor seed.
-        """
+        """The directory of this run; the base model has neither lr nor seed."""
         folder = study_path(runs_dir, study) / pair_name(model, dataset)
-        current, legacy = (
-            folder / name(method, lr, seed, at, identity) for name in (run_name, legacy_run_name)
-        )
-        return cls(legacy if legacy.is_dir() and not current.exists() else current)
+        return cls(folder / run_name(method, lr, seed, at, identity))
 
     def prepare(self, config: Mapping[str, Any], overrides: Sequence[str], identity: str) -> None:
         """Create the directory and write the run's config; refuse a directory of another run.

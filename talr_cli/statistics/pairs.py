@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from talr_cli.runs.names import run_name, with_current_rate
+from talr_cli.runs.names import run_name
 
 Results = dict[str, Any]  # the content of a results.json
 RunsByPath = Mapping[Path, Results]  # the results of a study by run directory
@@ -82,7 +82,7 @@ def trajectories(runs: Iterable[Results]) -> list[list[Results]]:
 def training_of(results: Results) -> str:
     """The name of the run whose training made the weights, also for points and averages."""
     taken, averaged = (results.get("weights") or {}).get("taken"), averaged_from(results)
-    return with_current_rate((taken or averaged or {"of": name_of(results)})["of"])
+    return (taken or averaged or {"of": name_of(results)})["of"]
 
 
 def name_of(results: Results) -> str:

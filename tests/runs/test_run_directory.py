@@ -61,22 +61,17 @@ def test_paths_name_the_run(tmp_path):
     assert base.path.name == "base-0123abcd"
 
 
-def test_a_run_that_an_earlier_version_named_is_found(tmp_path):
-    """Their names had rates as `0.0002` and `2e-05`; what is typed may have either."""
-    folder = tmp_path / "first" / "org-small-1B__medcalc"
-    for lr, before, now in ((2e-4, "0.0002", "2e-4"), (2.5e-5, "2.5e-05", "2.5e-5")):
-        old = folder / f"talr-lr{before}-s3-0123abcd"
-        assert run_in(tmp_path, lr=lr).path == folder / f"talr-lr{now}-s3-0123abcd"
-        old.mkdir(parents=True)
-        assert run_in(tmp_path, lr=lr).path == old
-        assert run_in(tmp_path, lr=lr, seed=4).path.name == f"talr-lr{now}-s4-0123abcd"
-        assert begins_with(old.name, f"talr-lr{now}")
-        assert begins_with(f"talr-lr{now}-s3-0123abcd", f"talr-lr{before}-s3")
-        assert begins_with(old.name, "talr-lr")
-        assert not begins_with(old.name, "talr-lr3")
-        run_in(tmp_path, lr=lr, method="sft").path.mkdir()
-        (folder / f"talr-lr{now}-s3-0123abcd").mkdir()
-        assert run_in(tmp_path, lr=lr).path != old
+@pytest.mark.parametrize(
+    ("name", "typed", "expected"),
+    [
+        ("talr-lr2e-4-s3-0123abcd", "talr-lr0.0002-s3", True),
+        ("talr-lr2.5e-5-s3-0123abcd", "talr-lr2.5e-05", True),
+        ("talr-lr2.5e-5-s3-0123abcd", "talr-lr", True),
+        ("talr-lr2.5e-5-s3-0123abcd", "talr-lr3", False),
+    ],
+)
+def test_a_rate_may_be_typed_in_any_notation(name, typed, expected):
+    assert begins_with(name, typed) is expected
 
 
 @pytest.mark.parametrize(
