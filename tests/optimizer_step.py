@@ -148,12 +148,20 @@ def tailsft_weights(scored, batch):
     ]
 
 
+def normalised_weights(scored, batch):
+    """TALR's, with mean 1 over the targets of the step."""
+    weights = talr_weights(scored, batch)
+    mean = torch.cat(weights).mean()
+    return [one / mean for one in weights]
+
+
 # name -> (objective, weights of the reference)
 OBJECTIVES = {
     "sft": (Sft(), lambda scored, batch: [torch.ones_like(nll) for nll, _ in scored]),
     "talr": (Talr(tau_estimator="exact"), talr_weights),
     "talr-base": (Talr(probabilities="base"), talr_base_weights),
     "talr-shuffled": (Talr(tau_estimator="exact", shuffle_weights=True), shuffled_weights),
+    "talr-normalised": (Talr(tau_estimator="exact", normalise=True), normalised_weights),
     "tailsft": (TailSft(fraction=0.4, schedule="static"), tailsft_weights),
     "flow": (
         Flow(),

@@ -36,7 +36,7 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
     if objective.needs_base_losses or objective.looks_at_step or objective.outputs:
         raise UserError(
             "talr analyze colours tokens by weights that follow from their probabilities alone: "
-            "objective=sft, talr, dft, infosft"
+            "objective=sft, talr (neither normalised nor shuffled), dft, infosft"
         )
     rows = load(config.dataset).train[: config.rows]
     device = choose_device(config.device)

@@ -107,7 +107,7 @@ class Objective:
 
         If so, the size of the micro-batches changes the gradient.
         """
-        return self.tau_scope == "microbatch" or bool(getattr(self, "normalise", False))
+        return self.tau_scope == "microbatch"
 
     def sequence_weights(self, base_losses: torch.Tensor) -> torch.Tensor:
         """weights[R] of the training rows, from their mean base_losses[R] (nats per target)."""

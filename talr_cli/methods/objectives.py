@@ -45,7 +45,7 @@ class Talr(Objective):
 
     `median` is the convention for an even number of sequences: the `lower` of the two middle values
     (as torch.median) or their `mean`. The paper specifies neither this nor a normalisation of the
-    weights; `normalise` scales them to mean 1 over the targets of a forward pass.
+    weights; `normalise` scales them to mean 1 over the targets of the optimizer step.
 
     Two controls of ours show which part of TALR has the effect. `probabilities=base` takes p and
     tau from the base model: a target's weight never changes, so there is no curriculum, and tau is
@@ -80,7 +80,9 @@ class Talr(Objective):
     w_min: float = value(
         "lower bound of the token weights, as in the paper", 0.01, at_least=0, at_most=1
     )
-    normalise: bool = value("scale the token weights to mean 1; the paper does not", False)
+    normalise: bool = value(
+        "scale the token weights of a step to mean 1; the paper does not", False
+    )
     probabilities: str = value(
         "the model whose probabilities determine the weights: the current one, as in the paper, "
         "or the base",
@@ -98,7 +100,7 @@ class Talr(Objective):
         elif self.tau_scope == "none":
             raise UserError("objective.tau_scope=none needs a fixed temperature: objective.tau=0.5")
         self.sees_base = self.sees_only_base = self.probabilities == "base"
-        self.looks_at_step = self.shuffle_weights
+        self.looks_at_step = self.shuffle_weights or self.normalise
         if self.sees_only_base:
             self.tau_estimator = "exact"  # it costs nothing
 
@@ -126,12 +128,15 @@ class Talr(Objective):
             if isinstance(temperature, float)
             else temperature.clamp(min=self.tau_min)
         )
-        weights = (self._log_probs(tokens) / temperature).exp().clamp(min=self.w_min)
-        return weights / weights.mean() if self.normalise else weights
+        return (self._log_probs(tokens) / temperature).exp().clamp(min=self.w_min)
 
     def step_weights(self, weights: torch.Tensor, tokens: TargetTokens, step: Step) -> torch.Tensor:
         import torch
 
+        if self.normalise:  # all weights may be 0 if w_min is
+            weights = weights / weights.mean().clamp(min=torch.finfo(weights.dtype).tiny)
+        if not self.shuffle_weights:
+            return weights
         seed = random.Random(f"weights {step.seed} {step.number}").getrandbits(63)
         order = torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))
         if weights.is_cuda:

@@ -236,8 +236,11 @@ def test_weights_carry_no_gradient(objective):
 
 
 def test_normalised_weights_have_mean_one():
-    weights = Talr(normalise=True, tau=2.0).weights(targets([[0.1, 3.0], [1.0]]), None)
-    assert float(weights.mean()) == pytest.approx(1.0)
+    given, tokens = torch.tensor([0.2, 0.4, 0.9]), targets([[0.1, 3.0], [1.0]])
+    objective = Talr(normalise=True, tau=2.0, w_min=0.0)
+    scaled = objective.step_weights(given, tokens, Step(0, 9, 0))
+    assert scaled.tolist() == pytest.approx([0.4, 0.8, 1.8])
+    assert objective.step_weights(torch.zeros(3), tokens, Step(0, 9, 0)).tolist() == [0, 0, 0]
 
 
 def test_sequences_without_targets_do_not_count():
@@ -249,7 +252,6 @@ def test_no_target_at_all_gives_no_weights():
     tokens = TargetTokens(torch.zeros(0), torch.zeros(0, dtype=torch.long))
     assert len(tokens.sequence_losses()) == 0
     assert len(Talr(tau=1.0).weights(tokens, None)) == 0
-    assert len(Talr(tau=1.0, normalise=True).weights(tokens, None)) == 0
 
 
 @pytest.mark.parametrize(

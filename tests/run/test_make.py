@@ -222,7 +222,7 @@ def test_no_row_goes_beyond_the_positions_of_the_model(tmp_path):
         ("objective=sft", False),
         ("method=talr", False),
         ("objective.tau_scope=microbatch", True),
-        ("objective.normalise=true", True),
+        ("objective.normalise=true", False),
     ],
 )
 def test_micro_batch_size_counts_for_the_identity_only_where_weights_depend_on_it(

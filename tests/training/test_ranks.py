@@ -22,7 +22,7 @@ def as_rank(names, micro, folder):
 
 @pytest.mark.parametrize("micro", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_two_ranks_make_the_step_of_one(micro, tmp_path):
-    names = ("sft", "talr", "talr-base", "talr-shuffled", "tailsft")
+    names = ("sft", "talr", "talr-base", "talr-shuffled", "talr-normalised", "tailsft")
     in_two_ranks(as_rank, names, micro, tmp_path)
     for name in names:
         expected, loss = trainer_gradient(toy(), rows(), OBJECTIVES[name][0], tmp_path, 16)
