@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from talr_cli.tracking.base import RunInfo, Samples, Scores, Tasks
+from talr_cli.tracking.base import Ending, RunInfo, Samples, Scores, Tasks
 
 FOLDER = "tensorboard"
 
@@ -33,7 +33,9 @@ class TensorBoard:
                 self._writer.add_scalar(name, number, step)
         self._writer.flush()
 
-    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
+    def finish(
+        self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
+    ) -> None:
         for name, number in scores.items():
             self._writer.add_scalar(f"scores/{name}", number, self._step)
         if tasks:
