@@ -1,5 +1,6 @@
 """The real clients of the trackers, offline: what they wrote is read back."""
 
+import errno
 import json
 import os
 import posixpath
@@ -8,6 +9,7 @@ import shlex
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -474,6 +476,22 @@ def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
     assert (picture.width, picture.height) == (40, 20)
     (text,) = found.Tensors("tasks/text_summary")
     assert b"| mini_arithmetic | acc | 0.4125 | 0.031 | 60 |" in text.tensor_proto.string_val[0]
+
+
+def test_a_file_that_tensorboard_cannot_write_is_one_warning(
+    tmp_path, monkeypatch, caplog, recwarn
+):
+    """It writes in a thread, whose traceback Python prints and pytest turns into a warning."""
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer").RecordWriter
+    full = mock.Mock(side_effect=[None, None, OSError(errno.ENOSPC, "No space left on device")])
+    monkeypatch.setattr(writer, "write", full)
+    monkeypatch.setattr("threading.excepthook", threading.excepthook)
+    tracked(tmp_path, "tensorboard")
+    (record,) = (one for one in caplog.records if one.levelname == "WARNING")
+    assert record.message.endswith(
+        "going on without it: OSError: [Errno 28] No space left on device"
+    )
+    assert not [one for one in recwarn if "thread" in str(one.message)]
 
 
 def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, monkeypatch):
