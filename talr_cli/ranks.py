@@ -97,7 +97,7 @@ def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
         SystemExit: A rank failed or was stopped, and has printed why.
         UserError: A rank was killed.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -107,6 +107,8 @@ def start_ranks(command: str, arguments: Sequence[str], processes: int) -> None:
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
+        # The ranks print where this process does, and torch would leave an empty folder in /tmp.
+        logs_specs=DefaultLogsSpecs(os.devnull),
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -190,7 +192,7 @@ def exit_with_others() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def has_lost_another(error: Exception) -> bool:
+def has_lost_another(error: BaseException) -> bool:
     """Whether an exception says that another rank has ended."""
     if world_size() == 1 or not isinstance(error, RuntimeError):
         return False

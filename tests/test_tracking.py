@@ -1,5 +1,6 @@
 """The real clients of the trackers, offline: what they wrote is read back."""
 
+import errno
 import json
 import os
 import posixpath
@@ -8,10 +9,12 @@ import shlex
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import config
@@ -22,9 +25,17 @@ from talr_cli.errors import UserError
 from talr_cli.fields import plain
 from talr_cli.run.track import score_changes, start_tracker
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.tracking.base import LoggerConfig, RunInfo, Tracker, check_installed, flat_scores
+from talr_cli.tracking.base import (
+    Ending,
+    LoggerConfig,
+    RunInfo,
+    Tracker,
+    check_installed,
+    flat_scores,
+)
 from talr_cli.tracking.mlflow import Mlflow
 from talr_cli.tracking.start import start_tracking
+from talr_cli.tracking.wandb import Wandb
 
 LOSS = "train/loss_nats_per_token"
 BEFORE = [{"step": step, "loss": 1 / step} for step in range(1, 16)]
@@ -78,7 +89,7 @@ SAMPLE = {
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
-from talr_cli.tracking.base import RunInfo, LoggerConfig
+from talr_cli.tracking.base import Ending, RunInfo, LoggerConfig
 from talr_cli.tracking.start import start_tracking
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 options = json.loads(sys.argv[1])
@@ -97,7 +108,7 @@ if options["scored"]:
     plot = Path(options["plot"]) if options["plot"] else None
     tracker.finish(options["results"], plot, {"change/domain": 0.2}, options["samples"])
 else:
-    tracker.finish()
+    tracker.finish(ending=Ending[options["ending"]])
 """
 
 
@@ -109,6 +120,7 @@ def track(
     history: list[dict[str, Any]] | None = None,
     plot: Path | None = None,
     scored: bool = True,
+    ending: str = "DONE",
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Track 20 steps in a process that knows no login but what `environment` gives it."""
@@ -127,6 +139,7 @@ def track(
         "plot": str(plot) if plot else None,
         "results": RESULTS,
         "scored": scored,
+        "ending": ending,
         "point": POINT,
         "samples": [SAMPLE] * 60,
     }
@@ -181,6 +194,8 @@ def read_log(path: Path) -> dict[str, Any]:
             found["history"].append(as_dict(record.history.item))
         elif kind == "summary":
             found["summary"] |= as_dict(record.summary.update)
+        elif kind == "exit":
+            found["exit"] = record.exit.exit_code
         elif kind == "files":
             found["files"] += [file.path for file in record.files.files]
     return found
@@ -236,11 +251,14 @@ def test_without_a_login_everything_is_in_the_offline_log(tmp_path):
 
 
 def test_a_resumed_offline_run_is_one_log_with_the_whole_curve(tmp_path):
-    track(tmp_path)
+    track(tmp_path, scored=False, ending="STOPPED")
+    (path,) = logs(tmp_path)
+    assert read_log(path)["exit"] == 130  # any but 0 is a failure in W&B
     track(tmp_path, first=16, history=BEFORE)
     (path,) = logs(tmp_path)
     assert read_log(path)["run"].run_id == "deadbeef"
     assert curve(read_log(path), LOSS) == WHOLE
+    assert read_log(path)["exit"] == 0
 
 
 def on_server(server):
@@ -304,6 +322,27 @@ def test_a_server_that_refuses_means_offline(tmp_path, status):
     assert "W&B is offline (" in line
     (path,) = logs(tmp_path)
     assert len(curve(read_log(path), LOSS)) == 20
+
+
+@pytest.mark.slow
+def test_rows_that_the_server_refuses_are_one_warning(tmp_path):
+    with wandb_server() as server:
+        server.refuses_rows = 403
+        done = track(tmp_path, WANDB_API_KEY="a" * 40, WANDB_BASE_URL=server.url)
+        assert server.history("deadbeef") == []
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("WARNING W&B: Fatal error while uploading data.")
+    assert "Use `wandb sync`" in line
+
+
+def test_what_was_not_sent_in_time_is_a_line_with_the_command_that_sends_it(caplog):
+    def finish(code):
+        raise TimeoutError("Timed out finishing run.")
+
+    run = SimpleNamespace(finish=finish, settings=SimpleNamespace(sync_dir="my runs/run-1"))
+    Tracker(Wandb(run, 0)).finish()
+    (record,) = caplog.records
+    assert "not all was sent in 60 s; for the rest: wandb sync 'my runs/run-1'" in record.message
 
 
 def test_unreachable_server_means_offline_after_a_bounded_wait(tmp_path):
@@ -387,7 +426,13 @@ def test_an_unfinished_evaluation_has_no_flat_scores():
     }
 
 
-def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> None:
+def tracked(
+    folder: Path,
+    logger: str,
+    first: int = 1,
+    history: Any = (),
+    ending: Ending = Ending.DONE,
+) -> None:
     """Track 20 steps of a run of the study `folder`, in this process."""
     from matplotlib.figure import Figure
 
@@ -395,7 +440,7 @@ def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> Non
     directory.mkdir(parents=True, exist_ok=True)
     plot = folder / "trade-off.png"
     Figure(figsize=(2, 1), dpi=20).savefig(plot)
-    config = {"lr": 1e-6, "model": {"name": "m"}}
+    config = {"lr": 1e-6, "model": {"name": "m", "chat_template": "x" * 501}}
     about = RunInfo(
         LoggerConfig(logger),
         "deadbeef",
@@ -410,7 +455,7 @@ def tracked(folder: Path, logger: str, first: int = 1, history: Any = ()) -> Non
     tracker = start_tracking(about)
     for step in range(first, first + 20):
         tracker.log(step, {"loss": 1 / step, "entropy": float(step)})
-    tracker.finish(RESULTS, plot)
+    tracker.finish(RESULTS, plot, ending=ending)
 
 
 def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
@@ -433,16 +478,36 @@ def test_tensorboard_has_the_whole_curve_of_a_resumed_run_once(tmp_path):
     assert b"| mini_arithmetic | acc | 0.4125 | 0.031 | 60 |" in text.tensor_proto.string_val[0]
 
 
+def test_a_file_that_tensorboard_cannot_write_is_one_warning(
+    tmp_path, monkeypatch, caplog, recwarn
+):
+    """It writes in a thread, whose traceback Python prints and pytest turns into a warning."""
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer").RecordWriter
+    full = mock.Mock(side_effect=[None, None, OSError(errno.ENOSPC, "No space left on device")])
+    monkeypatch.setattr(writer, "write", full)
+    monkeypatch.setattr("threading.excepthook", threading.excepthook)
+    tracked(tmp_path, "tensorboard")
+    (record,) = (one for one in caplog.records if one.levelname == "WARNING")
+    assert record.message.endswith(
+        "going on without it: OSError: [Errno 28] No space left on device"
+    )
+    assert not [one for one in recwarn if "thread" in str(one.message)]
+
+
 def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, monkeypatch):
     client = pytest.importorskip("mlflow").MlflowClient
     pytest.importorskip("sqlalchemy")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    tracked(tmp_path, "mlflow")
-    tracked(tmp_path, "mlflow", first=16, history=BEFORE)
+    tracked(tmp_path, "mlflow", ending=Ending.FAILED)
     found = client(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (run,) = found.search_runs([found.get_experiment_by_name("study-x").experiment_id])
+    experiment = found.get_experiment_by_name("study-x").experiment_id
+    (run,) = found.search_runs([experiment])
+    assert run.info.status == "FAILED"
+    tracked(tmp_path, "mlflow", first=16, history=BEFORE)
+    (run,) = found.search_runs([experiment])
     assert (run.info.run_name, run.info.status) == ("talr-lr1e-6-s0", "FINISHED")
-    assert run.data.params == {"lr": "1e-06", "model.name": "m"}
+    cut = "x" * 496 + " ..."  # no store refuses 500 characters
+    assert run.data.params == {"lr": "1e-06", "model.name": "m", "model.chat_template": cut}
     points = [(one.step, one.value) for one in found.get_metric_history(run.info.run_id, LOSS)]
     assert len(points) == len(WHOLE)
     assert dict(points) == pytest.approx(WHOLE)
@@ -460,10 +525,15 @@ def test_mlflow_has_one_run_of_a_resumed_run_in_the_studys_own_store(tmp_path, m
         return None if len(looks) == 1 else look(self, name)
 
     monkeypatch.setattr(client, "get_experiment_by_name", late)
-    tracked(tmp_path, "mlflow")
+    tracked(tmp_path, "mlflow", ending=Ending.STOPPED)
     assert looks == ["study-x"] * 2
-    (again,) = found.search_runs([run.info.experiment_id])
+    (again,) = found.search_runs([experiment])
     assert again.info.run_id != run.info.run_id
+    assert again.info.status == "KILLED"
+    # What was logged stays until all of it is there anew.
+    monkeypatch.setattr(client, "log_batch", mock.Mock(side_effect=OSError("full")))
+    tracked(tmp_path, "mlflow", first=16, history=BEFORE)
+    assert again.info.run_id in {one.info.run_id for one in found.search_runs([experiment])}
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "mlflow"])
@@ -558,7 +628,7 @@ def test_names_of_metrics_are_such_as_mlflow_takes_and_stay_different():
     assert backend.name("domain/score") == "domain/score"
 
 
-@pytest.mark.parametrize("fails", [0, 3])
+@pytest.mark.parametrize("fails", [0, 3, 1000])
 def test_mlflow_takes_a_twentieth_of_the_time_and_misses_nothing(fails, monkeypatch, caplog):
     """A server that answers after a second, or is away for some calls, in a training of seconds."""
     now, calls, taken = [0.0], [], []
@@ -571,8 +641,8 @@ def test_mlflow_takes_a_twentieth_of_the_time_and_misses_nothing(fails, monkeypa
                 raise ConnectionError("no route")
             taken.extend(metrics)
 
-        def set_terminated(self, run):
-            taken.append("ended")
+        def set_terminated(self, run, status):
+            taken.append(status)
 
     clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
     monkeypatch.setattr("talr_cli.tracking.mlflow.time", clock)
@@ -584,8 +654,12 @@ def test_mlflow_takes_a_twentieth_of_the_time_and_misses_nothing(fails, monkeypa
         tracker.log(step, {"loss": 1 / step, "note": "text"})
     assert len(calls) <= 1 + now[0] / 20
     tracker.finish({**RESULTS, "general": None})
+    if fails == 1000:
+        assert taken == ["FINISHED"]
+        assert len(caplog.records) == 2
+        return
     points = [(step, number) for step, name, number in taken[:-1] if name == LOSS]
     assert points == [(step, 1 / step) for step in range(1, 101)]
     assert (100, "domain/score", 0.7) in taken
-    assert taken[-1] == "ended"
+    assert taken[-1] == "FINISHED"
     assert len(caplog.records) == (fails > 0)

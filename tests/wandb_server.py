@@ -16,11 +16,14 @@ KEPT = ("config", "displayName", "groupName", "jobType", "tags")
 
 
 class Server:
-    """`runs` has what it was told of each run by its id, `refuses` the status of all answers."""
+    """`runs` has what it was told of each run by its id.
+
+    `refuses` is the status of all answers, `refuses_rows` that of those to rows of a history.
+    """
 
     def __init__(self):
         self.runs = {}
-        self.refuses = None
+        self.refuses = self.refuses_rows = None
         self.url = ""
 
     def history(self, run):
@@ -93,6 +96,8 @@ class _Handler(Quiet, BaseHTTPRequestHandler):
             name = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])[1]
             return self._json(self._answer(name, asked.get("variables") or {}))
         if found := re.fullmatch(r"/files/.*/([^/]+)/file_stream", self.path):
+            if state.refuses_rows is not None:
+                return self._json({"error": "refused"}, state.refuses_rows)
             state.take(found[1], json.loads(body).get("files") or {})
         return self._json({})
 

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli import progress, ranks
-from talr_cli.errors import DivergedError, UnwritableError, UserError, attach_run, reason_of
+from talr_cli.errors import (
+    DivergedError,
+    UnwritableError,
+    UserError,
+    attach_run,
+    kind_and_reason,
+    reason_of,
+)
 from talr_cli.fields import plain
 from talr_cli.models.sources import directory_source
 from talr_cli.run import record
@@ -32,10 +39,15 @@ from talr_cli.runs.samples import read_samples
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.pairs import Results
-from talr_cli.tracking.base import Tracker
+from talr_cli.tracking.base import Ending, Samples, Scores, Tracker
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
+
+# What a tracker gets beside the scores: the picture of the trade-off, the changes from the base
+# model, and the domain's answers.
+Extras = tuple[Path | None, Scores, Samples]
+NO_EXTRAS: Extras = (None, {}, [])
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +100,19 @@ def run_to_end(run: Run, make_model: MakeModel, points: Sequence[Run] = ()) -> R
 
 
 def record_failure(directory: RunDirectory, error: Exception) -> None:
-    """Record what has ended a run: `interrupted` if only disk space or another rank was missing."""
+    """Record what has ended a run."""
     attach_run(error, directory.path)
-    if isinstance(error, UnwritableError) or ranks.has_lost_another(error):
+    if _is_interruption(error):
         with suppress(UnwritableError):
             directory.write_status("interrupted", reason_of(error))
     else:
         directory.write_status("failed", "".join(traceback.format_exception(error)))
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Whether the user has stopped the run, or only disk space or another rank was missing."""
+    stopped = isinstance(error, KeyboardInterrupt | UnwritableError)
+    return stopped or ranks.has_lost_another(error)
 
 
 def _check_domain_stays(run: Run, results: Results | None) -> None:
@@ -147,7 +165,7 @@ def _make_and_evaluate(
     if not is_trained:
         directory.drop_metrics_after(step)
     tracker = start_tracker(config, directory, run.identity)
-    results, picture, changes, answers = None, None, {}, []
+    results, extras = None, NO_EXTRAS
     try:
         if is_trained:
             log.info("training: done before, evaluating")
@@ -174,12 +192,11 @@ def _make_and_evaluate(
             if points:
                 tracker.log_point(results)
             if tracker.is_on:  # all runs of the study are read for this
-                groups = _groups_with(config, run.identity[:8])
-                picture = _plot_tradeoff(config, groups)
-                changes = score_changes(groups[0].base if groups else None, results)
-                answers = read_samples(directory.samples, "domain")
-    finally:
-        tracker.finish(results, picture, changes, answers)
+                extras = _for_tracker(run, results)
+    except BaseException as error:
+        tracker.finish(ending=Ending.STOPPED if _is_interruption(error) else Ending.FAILED)
+        raise
+    tracker.finish(results, *extras)
 
 
 def _score_point(point: Run, tracker: Tracker) -> None:
@@ -191,6 +208,18 @@ def _score_point(point: Run, tracker: Tracker) -> None:
     results = directory.read_results()
     if results is not None:
         tracker.log_point(results)
+
+
+def _for_tracker(run: Run, results: Results) -> Extras:
+    picture, changes, answers = NO_EXTRAS
+    try:
+        answers = read_samples(run.directory.samples, "domain")
+        groups = _groups_with(run.config, run.identity[:8])
+        changes = score_changes(groups[0].base if groups else None, results)
+        picture = _plot_tradeoff(run.config, groups)
+    except Exception as error:  # the scores are written: they need not be made again
+        log.warning("the tracker gets no picture: %s", kind_and_reason(error))
+    return picture, changes, answers
 
 
 def _groups_with(config: TrainConfig, run_id: str) -> list[Group]:
@@ -205,11 +234,8 @@ def _plot_tradeoff(config: TrainConfig, groups: Sequence[Group]) -> Path | None:
     from talr_cli.report.figures.tradeoff import draw_tradeoff
 
     folder = study_path(Path(config.runs_dir), config.study) / "report"
-    try:
-        make_folder(folder)
-        for group in groups:
-            if (figure := draw_tradeoff(group)) is not None:
-                return save(figure, folder, f"tradeoff-{group.file_name}")[0]
-    except UnwritableError as error:  # the scores are written: they need not be made again
-        log.warning("the tracker gets no picture: %s", error)
+    make_folder(folder)
+    for group in groups:
+        if (figure := draw_tradeoff(group)) is not None:
+            return save(figure, folder, f"tradeoff-{group.file_name}")[0]
     return None

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,14 @@ log = logging.getLogger(__name__)
 Scores = Mapping[str, float]
 Tasks = Mapping[str, Any]
 Samples = Sequence[Mapping[str, Any]]
+
+
+class Ending(Enum):
+    """How a run ended, as the exit code of its command."""
+
+    DONE = 0
+    FAILED = 1
+    STOPPED = 130
 
 
 @dataclass
@@ -100,8 +109,13 @@ class Backend(Protocol):
         """Add one point to each curve."""
         ...
 
-    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
-        """Log scores by path, general tasks, answers to the domain's rows and the plot; close."""
+    def finish(
+        self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
+    ) -> None:
+        """Log scores by path, general tasks, answers to the domain's rows and the plot; close.
+
+        The tracker shows the run as `ending` says.
+        """
         ...
 
 
@@ -138,6 +152,7 @@ class Tracker:
         plot: Path | None = None,
         changes: Scores | None = None,
         samples: Samples = (),
+        ending: Ending = Ending.DONE,
     ) -> None:
         """Log the final scores, the tables of tasks and answers and the plot; close the run.
 
@@ -152,7 +167,7 @@ class Tracker:
             scores = {**flat_scores(results), **(changes or {})}
             tasks = (results["general"] or {}).get("tasks", {})
         try:
-            backend.finish(scores, tasks, samples[:SAMPLES], plot)
+            backend.finish(scores, tasks, samples[:SAMPLES], plot, ending)
             self._backend = None
         except Exception as error:  # as above
             self._give_up(backend, error)

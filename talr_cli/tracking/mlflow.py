@@ -14,7 +14,7 @@ from typing import Any
 from talr_cli.errors import kind_and_reason
 from talr_cli.runs.atomic import write_bytes
 from talr_cli.runs.lease import hold
-from talr_cli.tracking.base import RunInfo, Samples, Scores, Tasks
+from talr_cli.tracking.base import Ending, RunInfo, Samples, Scores, Tasks
 
 STORE = "mlflow.db"
 ARTIFACTS = "mlflow-artifacts"
@@ -28,10 +28,12 @@ PAUSE = 20  # times as long as a call took, before the next one: a twentieth of 
 # would have each run of a sweep wait for 20 minutes where the server hangs.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # it logs a traceback, and raises the same
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
+# The status of a run, which is RUNNING from its start.
+STATUSES = {Ending.DONE: "FINISHED", Ending.FAILED: "FAILED", Ending.STOPPED: "KILLED"}
 # In the names of metrics: a character that MLflow refuses, or a part of the path that it does.
 _REFUSED = re.compile(r"[^\w\-. :/]|(?<![^/])\.{0,2}(?![^/])")
 
@@ -68,10 +70,14 @@ class Mlflow:
         ended = time.monotonic()
         self._next_call = ended + PAUSE * (ended - begun)
 
-    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
+    def finish(
+        self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
+    ) -> None:
         self.add(self._step, scores)
-        self.send()
-        self._client.set_terminated(self._run_id)
+        try:
+            self.send()
+        finally:  # metrics may be refused
+            self._client.set_terminated(self._run_id, STATUSES[ending])
         # Files come last, as they may go to another server.
         if tasks:
             self._client.log_dict(self._run_id, dict(tasks), "tasks.json")
@@ -121,12 +127,11 @@ def start(info: RunInfo) -> Mlflow:
         _make_store(study / STORE)
     client = MlflowClient(uri)
     experiment = _experiment(client, info.group, artifacts)
-    for earlier in client.search_runs([experiment], f"tags.`{RUN_ID}` = '{info.run_id}'"):
-        client.delete_run(earlier.info.run_id)
+    earlier = client.search_runs([experiment], f"tags.`{RUN_ID}` = '{info.run_id}'")
     run = client.create_run(experiment, run_name=info.name, tags={RUN_ID: info.run_id})
     backend = Mlflow(client, run.info.run_id)
     parameters = [
-        Param(backend.name(key), text[:MAX_CHARS]) for key, text in _flat("", info.config)
+        Param(backend.name(key), _shortened(text)) for key, text in _flat("", info.config)
     ]
     tags = [RunTag("talr.directory", str(info.directory))]
     client.log_batch(run.info.run_id, params=parameters[:MAX_PARAMS], tags=tags)
@@ -135,6 +140,8 @@ def start(info: RunInfo) -> Mlflow:
     for step, metrics in info.history_curves():
         backend.add(step, metrics)
     backend.send()
+    for one in earlier:  # not before the new one has all that they have
+        client.delete_run(one.info.run_id)
     log.info("MLflow: experiment %s at %s", info.group, uri)
     return backend
 
@@ -167,6 +174,10 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
             if found is None:
                 raise
     return found.experiment_id  # another run of the study may have created it just now
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 4]} ..."
 
 
 def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

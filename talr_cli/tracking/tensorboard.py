@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from talr_cli.tracking.base import RunInfo, Samples, Scores, Tasks
+from talr_cli.tracking.base import Ending, RunInfo, Samples, Scores, Tasks
 
 FOLDER = "tensorboard"
 
 log = logging.getLogger(__name__)
+_usual_hook = threading.excepthook
 
 
 class TensorBoard:
@@ -33,7 +35,9 @@ class TensorBoard:
                 self._writer.add_scalar(name, number, step)
         self._writer.flush()
 
-    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
+    def finish(
+        self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
+    ) -> None:
         for name, number in scores.items():
             self._writer.add_scalar(f"scores/{name}", number, self._step)
         if tasks:
@@ -52,6 +56,7 @@ def start(info: RunInfo) -> TensorBoard:
     """Write the run's files anew, as those of a killed process may end within a record."""
     from torch.utils.tensorboard import SummaryWriter
 
+    threading.excepthook = _print_unless_of_tensorboard
     folder = info.directory / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     backend = TensorBoard(SummaryWriter(str(folder)))
@@ -61,6 +66,12 @@ def start(info: RunInfo) -> TensorBoard:
         backend.log(step, metrics)
     log.info("TensorBoard: tensorboard --logdir %s", info.directory.parents[1])
     return backend
+
+
+def _print_unless_of_tensorboard(ended: threading.ExceptHookArgs) -> None:
+    """The thread that writes ends with its traceback; the next call raises the same."""
+    if not type(ended.thread).__module__.startswith("tensorboard."):
+        _usual_hook(ended)
 
 
 def _as_table(tasks: Tasks) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from talr_cli.errors import kind_and_reason
 from talr_cli.runs.atomic import read_json_object
-from talr_cli.tracking.base import TRAINING, RunInfo, Samples, Scores, Tasks
+from talr_cli.tracking.base import TRAINING, Ending, RunInfo, Samples, Scores, Tasks
 
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
@@ -41,7 +41,9 @@ class Wandb:
         # The step is a metric, as W&B's own counter only grows and drops points of earlier steps.
         self._run.log({"step": step, **metrics})
 
-    def finish(self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None) -> None:
+    def finish(
+        self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
+    ) -> None:
         if scores:
             self._run.summary.update(dict(scores))
         if samples:
@@ -52,7 +54,11 @@ class Wandb:
             import wandb
 
             self._run.log({"trade-off": wandb.Image(str(plot))})
-        self._run.finish()
+        try:
+            self._run.finish(ending.value)
+        except TimeoutError:
+            late = f"not all was sent in {FINISH_TIMEOUT:.0f} s; for the rest: {_sync(self._run)}"
+            raise TimeoutError(late) from None
 
 
 def start(info: RunInfo) -> Wandb | None:
@@ -61,7 +67,7 @@ def start(info: RunInfo) -> Wandb | None:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True))
+    _set_up()
     mode, reason = _choose_mode(info.logger.mode)
     if mode == "disabled":
         return None
@@ -73,13 +79,12 @@ def start(info: RunInfo) -> Wandb | None:
             mode, reason = "offline", kind_and_reason(error)
             # W&B's service still holds the id of the run that it could not start.
             wandb.teardown()
-            wandb.setup(wandb.Settings(silent=True))
+            _set_up()
     uploaded = 0
     if mode == "offline":
         uploaded = _uploaded_rows(info)
         run = _init(info, mode)
-        sync = f"wandb sync {shlex.quote(run.settings.sync_dir)}"
-        log.info("W&B is offline (%s); to upload this run: %s", reason, sync)
+        log.info("W&B is offline (%s); to upload this run: %s", reason, _sync(run))
     run.define_metric("step", hidden=True)
     run.define_metric("*", step_metric="step")
     # After a kill W&B may have more of the history than the checkpoint, or less.
@@ -87,6 +92,32 @@ def start(info: RunInfo) -> Wandb | None:
     for step, metrics in info.history_curves():
         backend.log(step, metrics)
     return backend
+
+
+class _Terminal:
+    """Gets what W&B would print: warnings say what is not uploaded, and nothing else does."""
+
+    def info(self, text: str) -> None:
+        pass
+
+    def warning(self, text: str) -> None:
+        log.warning("W&B: %s", " ".join(text.split()).removeprefix("wandb: WARNING "))
+
+    def error(self, text: str) -> None:
+        pass  # an exception says the same
+
+
+def _set_up() -> None:
+    import wandb
+
+    settings = wandb.Settings(silent=True)
+    wandb.setup(settings)
+    wandb.termsetup(settings, _Terminal())
+
+
+def _sync(run: Any) -> str:
+    """The command that uploads what is on disk."""
+    return f"wandb sync {shlex.quote(run.settings.sync_dir)}"
 
 
 def _uploaded_rows(info: RunInfo) -> int:

@@ -224,15 +224,17 @@ def test_a_rank_that_dies_is_reported_in_one_line(rank, kills, code, said, tmp_p
         ({0: 130, 1: 130}, SystemExit, "130"),
     ],
 )
-def test_the_run_ends_as_its_failed_rank_did(codes, error, match, monkeypatch):
+def test_the_run_ends_as_its_failed_rank_did(codes, error, match, monkeypatch, tmp_path):
     failures = {rank: ProcessFailure(rank, 1, code, "none") for rank, code in codes.items()}
 
     def fail(*command):
         raise ChildFailedError("talr", failures)
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *settings: fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(error, match=match):
         ranks.start_ranks("train", [], 2)
+    assert not list(tmp_path.iterdir())  # torch has a folder there by default, and leaves it
 
 
 @pytest.mark.slow

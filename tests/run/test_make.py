@@ -4,6 +4,7 @@ import gc
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import synthetic_study
@@ -14,14 +15,14 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreT
 
 from talr_cli.config import composition
 from talr_cli.data.rows import Row
-from talr_cli.errors import UserError
+from talr_cli.errors import DivergedError, UnwritableError, UserError
 from talr_cli.run.execute import run_to_end
 from talr_cli.run.identity import identity
 from talr_cli.run.make import make_by_averaging, make_by_training
 from talr_cli.run.prepare import prepare
 from talr_cli.runs.checkpoints import finished
 from talr_cli.statistics.pairs import rows_changed, setting_mismatch
-from talr_cli.tracking.base import Tracker
+from talr_cli.tracking.base import Ending, Tracker
 from talr_cli.training.trainer import MethodTrainer
 
 
@@ -120,6 +121,51 @@ def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
         run_to_end(replace(run, rows=run.rows[::-1]), make_by_training())
     done = run_to_end(run, make_by_training())
     assert done.read_training()["training"]["resumed_from_step"] == 1
+
+
+class Told(Tracker):
+    """Keeps what it is told at the end of a run."""
+
+    is_on = True
+
+    def __init__(self):
+        self.told = []
+
+    def finish(self, results=None, plot=None, changes=None, samples=(), ending=Ending.DONE):
+        self.told.append((ending, results, plot))
+
+
+def test_the_tracker_is_told_how_the_run_ended(tmp_path, monkeypatch):
+    tracker = Told()
+    monkeypatch.setattr("talr_cli.run.execute.start_tracker", lambda *about: tracker)
+    run = prepared_run(tmp_path, "eval=false")
+    errors = {
+        KeyboardInterrupt(): ("interrupted", Ending.STOPPED),
+        UnwritableError("full"): ("interrupted", Ending.STOPPED),
+        DivergedError("loss is nan"): ("diverged", Ending.FAILED),
+        ValueError("a bug"): ("failed", Ending.FAILED),
+    }
+    for error, (state, ending) in errors.items():
+        with pytest.raises((KeyboardInterrupt, UserError, ValueError)):
+            run_to_end(run, mock.Mock(side_effect=error))
+        assert run.directory.read_status().state == state
+        assert tracker.told.pop() == (ending, None, None)
+    run_to_end(run, mock.Mock())
+    assert tracker.told == [(Ending.DONE, None, None)]
+
+
+def test_a_picture_that_cannot_be_drawn_is_no_failure_of_the_run(tmp_path, monkeypatch, caplog):
+    tracker, run = Told(), prepared_run(tmp_path, "suite.drift=false")
+    results = scored("sft", [1, 0], {"one": [1, 0]}, id=run.identity[:8])
+    broken = mock.Mock(side_effect=ValueError("no such font"))
+    monkeypatch.setattr("talr_cli.run.execute.start_tracker", lambda *about: tracker)
+    monkeypatch.setattr("talr_cli.run.execute.directory_source", lambda folder: run.source)
+    monkeypatch.setattr("talr_cli.run.execute.score", lambda *asked, **named: results)
+    monkeypatch.setattr("talr_cli.run.execute._plot_tradeoff", broken)
+    run_to_end(run, mock.Mock())
+    assert tracker.told == [(Ending.DONE, results, None)]
+    assert "the tracker gets no picture: ValueError: no such font" in caplog.text
+    assert run.directory.read_status().state == "trained"  # as the score here writes none
 
 
 @pytest.mark.parametrize("lacking", [{"test": []}, {"scorer": None}], ids=str)

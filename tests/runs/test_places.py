@@ -149,6 +149,7 @@ def test_forgotten_temporary_files_go_with_the_next_writing(tmp_path):
         (errno.ETIMEDOUT, "its file server does not answer"),
         (errno.EBUSY, "another program is using it"),
         (errno.EDQUOT, "your disk quota"),
+        (errno.EIO, "an input/output error: check the disk"),
     ],
 )
 def test_errors_of_network_file_systems_are_explained(tmp_path, monkeypatch, number, said):
