@@ -29,10 +29,9 @@ from talr_cli.run.execute import record_failure
 from talr_cli.run.identity import identity
 from talr_cli.run.record import ModelInfo
 from talr_cli.run.score import score
-from talr_cli.run.track import start_tracker
+from talr_cli.run.track import beside_scores, log_points, start_tracker
 from talr_cli.runs.listing import study_location
 from talr_cli.runs.run_directory import RunDirectory
-from talr_cli.runs.samples import read_samples
 from talr_cli.tracking.base import check_installed
 
 log = logging.getLogger(__name__)
@@ -132,8 +131,10 @@ def score_checkpoint(
             else:  # the training of the run has not failed
                 attach_run(error, directory.path)
             raise
-        answers = read_samples(directory.samples, "domain")
-        start_tracker(config, directory, info.identity).finish(results, samples=answers)
+        tracker = start_tracker(config, directory, info.identity)
+        if tracker.is_on:
+            log_points(tracker, config, directory.path.name)
+            tracker.finish(results, *beside_scores(config, directory, results))
     return directory
 
 

@@ -9,7 +9,6 @@ import logging
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talr_cli import progress, ranks
@@ -18,7 +17,6 @@ from talr_cli.errors import (
     UnwritableError,
     UserError,
     attach_run,
-    kind_and_reason,
     reason_of,
 )
 from talr_cli.fields import plain
@@ -30,24 +28,15 @@ from talr_cli.run.fit import check_fits
 from talr_cli.run.make import MakeModel
 from talr_cli.run.prepare import Run
 from talr_cli.run.score import score
-from talr_cli.run.track import score_changes, start_tracker
+from talr_cli.run.track import NO_EXTRAS, beside_scores, start_tracker
 from talr_cli.run.variants import is_merged
-from talr_cli.runs.disk import make_folder
 from talr_cli.runs.next_command import score_command
-from talr_cli.runs.run_directory import RunDirectory, study_path
-from talr_cli.runs.samples import read_samples
-from talr_cli.runs.study import load_results
-from talr_cli.statistics.groups import Group, comparable
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.pairs import Results
-from talr_cli.tracking.base import Ending, Samples, Scores, Tracker
+from talr_cli.tracking.base import Ending, Tracker
 
 if TYPE_CHECKING:
     from talr_cli.evaluation.general.tasks import Tasks
-
-# What a tracker gets beside the scores: the picture of the trade-off, the changes from the base
-# model, and the domain's answers.
-Extras = tuple[Path | None, Scores, Samples]
-NO_EXTRAS: Extras = (None, {}, [])
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +181,7 @@ def _make_and_evaluate(
             if points:
                 tracker.log_point(results)
             if tracker.is_on:  # all runs of the study are read for this
-                extras = _for_tracker(run, results)
+                extras = beside_scores(config, directory, results)
     except BaseException as error:
         tracker.finish(ending=Ending.STOPPED if _is_interruption(error) else Ending.FAILED)
         raise
@@ -208,34 +197,3 @@ def _score_point(point: Run, tracker: Tracker) -> None:
     results = directory.read_results()
     if results is not None:
         tracker.log_point(results)
-
-
-def _for_tracker(run: Run, results: Results) -> Extras:
-    picture, changes, answers = NO_EXTRAS
-    try:
-        answers = read_samples(run.directory.samples, "domain")
-        groups = _groups_with(run.config, run.identity[:8])
-        changes = score_changes(groups[0].base if groups else None, results)
-        picture = _plot_tradeoff(run.config, groups)
-    except Exception as error:  # the scores are written: they need not be made again
-        log.warning("the tracker gets no picture: %s", kind_and_reason(error))
-    return picture, changes, answers
-
-
-def _groups_with(config: TrainConfig, run_id: str) -> list[Group]:
-    """The study's groups of comparable runs that include this run."""
-    groups = comparable(load_results(Path(config.runs_dir), config.study))
-    return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
-
-
-def _plot_tradeoff(config: TrainConfig, groups: Sequence[Group]) -> Path | None:
-    """Plot the trade-off of a run's groups; returns the PNG file, or None if there is none."""
-    from talr_cli.report.figures.looks import save
-    from talr_cli.report.figures.tradeoff import draw_tradeoff
-
-    folder = study_path(Path(config.runs_dir), config.study) / "report"
-    make_folder(folder)
-    for group in groups:
-        if (figure := draw_tradeoff(group)) is not None:
-            return save(figure, folder, f"tradeoff-{group.file_name}")[0]
-    return None

@@ -1,15 +1,41 @@
-"""Starts the tracker of a run or of a checkpoint's scores, with the names that it has on disk."""
+"""Starts the tracker of a run or of a checkpoint's scores, with the names that it has on disk.
+
+Collects what a tracker gets beside the scores.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from talr_cli.errors import kind_and_reason
 from talr_cli.fields import plain
 from talr_cli.printable import rate_text
 from talr_cli.run.config import EvalConfig, TrainConfig
-from talr_cli.runs.run_directory import RunDirectory
+from talr_cli.runs.disk import make_folder
+from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.samples import read_samples
+from talr_cli.runs.study import load_results
+from talr_cli.statistics.groups import Group, comparable
 from talr_cli.statistics.paired import compare_part
-from talr_cli.statistics.pairs import PARTS, Results, is_base
-from talr_cli.tracking.base import RunInfo, Tracker
+from talr_cli.statistics.pairs import (
+    PARTS,
+    Results,
+    averaged_from,
+    is_base,
+    share_trained,
+    training_of,
+)
+from talr_cli.tracking.base import RunInfo, Samples, Scores, Tracker
 from talr_cli.tracking.start import start_tracking
+
+# What a tracker gets beside the scores: the picture of the trade-off, the changes from the base
+# model, and the domain's answers.
+Extras = tuple[Path | None, Scores, Samples]
+NO_EXTRAS: Extras = (None, {}, [])
+
+log = logging.getLogger(__name__)
 
 
 def score_changes(base: Results | None, results: Results) -> dict[str, float]:
@@ -55,3 +81,49 @@ def start_tracker(
             history=directory.read_metrics(),
         )
     )
+
+
+def log_points(tracker: Tracker, config: EvalConfig, name: str) -> None:
+    """Log the scores of the points of a training and of its end; `name` is that of its run.
+
+    A tracker that begins a run anew when it is scored again has only the curves of the training.
+    """
+    study = load_results(Path(config.runs_dir), config.study)
+    along = [one for one in study if training_of(one) == name and averaged_from(one) is None]
+    if len(along) > 1:
+        for one in sorted(along, key=share_trained):
+            tracker.log_point(one)
+
+
+def beside_scores(
+    config: TrainConfig | EvalConfig, directory: RunDirectory, results: Results
+) -> Extras:
+    """What a tracker gets beside the scores of a run."""
+    picture, changes, answers = NO_EXTRAS
+    try:
+        answers = read_samples(directory.samples, "domain")
+        groups = _groups_with(config, results["run"]["id"])
+        changes = score_changes(groups[0].base if groups else None, results)
+        picture = _plot_tradeoff(config, groups)
+    except Exception as error:  # the scores are written: they need not be made again
+        log.warning("the tracker gets no picture: %s", kind_and_reason(error))
+    return picture, changes, answers
+
+
+def _groups_with(config: TrainConfig | EvalConfig, run_id: str) -> list[Group]:
+    """The study's groups of comparable runs that include this run."""
+    groups = comparable(load_results(Path(config.runs_dir), config.study))
+    return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
+
+
+def _plot_tradeoff(config: TrainConfig | EvalConfig, groups: Sequence[Group]) -> Path | None:
+    """Plot the trade-off of a run's groups; returns the PNG file, or None if there is none."""
+    from talr_cli.report.figures.looks import save
+    from talr_cli.report.figures.tradeoff import draw_tradeoff
+
+    folder = study_path(Path(config.runs_dir), config.study) / "report"
+    make_folder(folder)
+    for group in groups:
+        if (figure := draw_tradeoff(group)) is not None:
+            return save(figure, folder, f"tradeoff-{group.file_name}")[0]
+    return None

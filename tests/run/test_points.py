@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from command_line import SMALL, same, weights
 
+from talr_cli.commands import eval as eval_command
 from talr_cli.commands import train as command
 from talr_cli.errors import UserError
 from talr_cli.run import make
@@ -76,6 +77,28 @@ def test_a_point_does_not_change_the_dropout_of_the_steps_behind_it(train):
     _, whole = train(*typed, "score_at=[0.5]", "study=together")
     assert undisturbed.path.name == whole.path.name
     assert same(weights(undisturbed.path), weights(whole.path))
+
+
+def test_a_tracker_keeps_the_curve_of_the_points_when_a_run_is_scored_again(train, tmp_path):
+    client = pytest.importorskip("mlflow").MlflowClient
+    _, whole = train("score_at=[0.5]", "logger=mlflow", "study=s")
+    found = client(f"sqlite:///{tmp_path / 'runs' / 's' / 'mlflow.db'}")
+
+    def curve():
+        (run,) = found.search_runs(
+            [found.get_experiment_by_name("s").experiment_id],
+            f"tags.`mlflow.runName` = '{whole.path.name}'",
+        )
+        points = found.get_metric_history(run.info.run_id, "points/domain")
+        return run.info.run_id, [(one.step, one.value) for one in points]
+
+    first, before = curve()
+    kept = [one for one in (*FAST, "logger=mlflow") if not one.startswith(("trainer.", "lr="))]
+    eval_command.main([f"ckpt={whole.path}", *kept, "suite.limit=3"])
+    second, after = curve()
+    assert second != first
+    assert after == before
+    assert [step for step, _ in after] == [6, 12]
 
 
 def test_an_epoch_ends_with_its_last_step_however_many_epochs_there_are(train):
