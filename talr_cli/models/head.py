@@ -96,7 +96,8 @@ def check_head(model: PreTrainedModel) -> None:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
             row = _trial_row(model)
             own, made = _logits_both_ways(model, row)
-            begun = model(input_ids=row[:, :4], use_cache=False).logits[0].float()
+            begun = model(input_ids=row[:, :4], use_cache=True).logits[0].float()
+            asked = model.prepare_inputs_for_generation(row, use_cache=False)["input_ids"]
             model.train()
             model(input_ids=row[:, :5], use_cache=False)
     except (RuntimeError, ImportError) as error:
@@ -105,7 +106,7 @@ def check_head(model: PreTrainedModel) -> None:
     except Exception as error:  # each class raises its own
         raise UserError(
             f"{text.model_type} models cannot be trained here, as they do not take rows of any "
-            f"length: {reason_of(error, max_chars=200)}"
+            f"length, or not with a cache: {reason_of(error, max_chars=200)}"
         ) from error
     finally:
         model.train(training)
@@ -115,6 +116,8 @@ def check_head(model: PreTrainedModel) -> None:
             f"{text.model_type} models make their logits in a way of their own, which the losses "
             "here do not know: give a model of another kind"
         )
+    if asked.shape != row.shape:  # as XLM does
+        raise UserError(f"{text.model_type} models add a token to a prompt before they answer it")
     if not _alike(begun, own[:4], 2 * close):
         raise UserError(
             f"this {text.model_type} model looks at later tokens: it is no causal language model, "
