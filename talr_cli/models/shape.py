@@ -304,6 +304,23 @@ def _linear_attention(
     return LinearAttention(count, keys, values) if count and values else None
 
 
+def head_sizes(config: Any) -> list[tuple[int, int, int]]:
+    """For each layer (heads of queries, heads of keys, width of a head), by a loaded text config.
+
+    Empty for a model without attention. Gemma 4 has layers of two kinds, and its config raises an
+    error where such a number is asked of all layers at once.
+    """
+    return [
+        (
+            one.num_attention_heads,
+            getattr(one, "num_key_value_heads", None) or one.num_attention_heads,
+            getattr(one, "head_dim", None) or one.hidden_size // one.num_attention_heads,
+        )
+        for one in config.per_layer_config
+        if getattr(one, "num_attention_heads", None) is not None
+    ]
+
+
 def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:
     """(name, (shape, bytes per number)) of every tensor, from the headers of the files."""
     for file in weight_files(source.directory):

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from talr_cli.data.rendering import Rendered
 from talr_cli.errors import UserError
+from talr_cli.evaluation import generation
 from talr_cli.evaluation.continuations import Choices
 from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.drift import predictions
@@ -262,6 +263,7 @@ def test_it_is_right_or_refused(kind, tmp_path):
             whole = [*question.text, *tokens]
             own = plain(model, whole)[len(question.text) - 1 : -1]
             close(total, own.gather(1, torch.tensor(tokens)[:, None]).sum().item())
+    assert generation._most_cached_tokens(model) > 0
     asked = [Request(tuple(one), 5) for one in ids]
     for one, (answer, _) in zip(ids, generate_batch(model, asked, ()), strict=True):
         for at in range(5):
