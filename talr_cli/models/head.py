@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError, reason_of
+from talr_cli.models.shape import CAPS
 from talr_cli.models.trial_rows import trial_row
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,7 @@ def logit_cap(text: Any) -> float | None:
 
     RecurrentGemma and xLSTM each have their own name for it.
     """
-    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-    return next((cap for name in names if (cap := getattr(text, name, None)) is not None), None)
+    return next((cap for name in CAPS if (cap := getattr(text, name, None)) is not None), None)
 
 
 @torch.no_grad()
@@ -97,7 +97,8 @@ def check_head(model: PreTrainedModel) -> None:
             row = _trial_row(model)
             own, made = _logits_both_ways(model, row)
             begun = model(input_ids=row[:, :4], use_cache=True).logits[0].float()
-            asked = model.prepare_inputs_for_generation(row, use_cache=False)["input_ids"]
+            prepare: Any = model.prepare_inputs_for_generation
+            asked = prepare(row, use_cache=False)["input_ids"]
             model.train()
             model(input_ids=row[:, :5], use_cache=False)
     except (RuntimeError, ImportError) as error:
