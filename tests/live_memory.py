@@ -26,6 +26,10 @@ CONFIGS = {
     "gemma3": lambda: hf.Gemma3TextConfig(
         **SIZE, head_dim=32, sliding_window=16, layer_types=WINDOWED
     ),
+    "capped": lambda: hf.Gemma3TextConfig(
+        **{**SIZE, "vocab_size": 262144, "hidden_size": 48, "num_hidden_layers": 2},
+        head_dim=8, final_logit_softcapping=30.0, layer_types=["full_attention"] * 2,
+    ),
     "qwen3_5": lambda: hf.Qwen3_5TextConfig(
         **SIZE, head_dim=32, layer_types=[*["linear_attention"] * 2, "full_attention"] * 2,
         linear_key_head_dim=128, linear_value_head_dim=128,

@@ -17,7 +17,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.generation import require_room
-from talr_cli.evaluation.memory import BatchSize
+from talr_cli.evaluation.memory import SCORED, BatchSize
 from talr_cli.evaluation.reading import ignores_padding, pad_left, position_arguments
 from talr_cli.models.checks import max_positions
 
@@ -48,6 +48,9 @@ def choice_likelihoods(
     most = max_positions(model.config.to_dict()) or sys.maxsize
     for (example, _), own in zip(rows, answers, strict=True):
         require_room(example, max(len(one.input_ids) for one in own), most)
+    longest = max((len(one.targets) for own in answers for one in own), default=1)
+    # The batch size is for rows with logits at SCORED positions.
+    batch_size = BatchSize(max(1, batch_size.current * SCORED // max(SCORED, longest)))
     totals = _read_shared(model, answers, batch_size)
     if totals is None:
         totals = _read_separately(model, answers, renderer.tokenizer.pad_token_id, batch_size)
@@ -103,10 +106,9 @@ def _read_separately(
         where = position_arguments(model, mask, ids.shape[1])
         logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=kept, **where).logits
         # Some models have no such argument, and give the logits of all tokens.
-        log_probs = logits[:, -kept:-1].float().log_softmax(-1)
-        picked = log_probs.gather(-1, ids[:, 1 - kept :, None]).squeeze(-1)
-        for index, length, row in zip(batch, lengths, picked, strict=True):
-            totals[index] = row[-length:].sum().item()
+        for index, length, row, own in zip(batch, lengths, logits, ids, strict=True):
+            log_probs = row[-length - 1 : -1].float().log_softmax(-1)  # one row's at a time
+            totals[index] = log_probs.gather(-1, own[-length:, None]).sum().item()
 
     def read_some(batch: Sequence[int]) -> None:
         with progress.share(len(batch), of=len(order)):

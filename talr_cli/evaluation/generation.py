@@ -35,6 +35,7 @@ from talr_cli.evaluation.memory import BatchSize
 from talr_cli.models.checks import max_positions
 from talr_cli.models.row_batches import make_batches
 from talr_cli.models.saving import end_tokens
+from talr_cli.models.shape import head_sizes
 
 # Prefixes of settings of a generation_config that are not worth reporting as ignored.
 _ABOUT_ITSELF = ("transformers_version", "_", "output_", "return_", "use_cache", "do_sample")
@@ -208,9 +209,7 @@ def _most_cached_tokens(model: PreTrainedModel) -> int:
     Beyond this size a step mostly reads and copies the cache, so that more rows in a batch save
     little time and take memory.
     """
-    config = model.config.get_text_config(decoder=True)
-    if getattr(config, "num_attention_heads", None) is None:
+    sizes = head_sizes(model.config.get_text_config(decoder=True))
+    if not sizes:
         return sys.maxsize  # the state of a recurrent model does not grow
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return model.num_parameters() // (2 * config.num_hidden_layers * heads * size)
+    return model.num_parameters() // (2 * sum(keys * width for _, keys, width in sizes))

@@ -8,13 +8,12 @@ reports what it cannot do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import is_adapter, resolve_base
 from talr_cli.models.config import ModelConfig
-from talr_cli.models.loading import load_without_weights, one_line_errors
+from talr_cli.models.loading import class_name, load_without_weights, one_line_errors
 from talr_cli.models.sources import ModelSource
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
@@ -62,11 +61,6 @@ def check_loads(source: ModelSource, config: ModelConfig, *, to_train: bool) -> 
                     f"{whole} loads the whole model, of which text is trained and asked"
                 )
             if "Unrecognized configuration class" in reason:
-                if (named := _class_of_text_model(settings, config)) is not None:
-                    raise UserError(
-                        f"{settings.model_type} models need their class named: set "
-                        f"model.architecture={named}"
-                    )
                 raise UserError(
                     f"{source.origin} is a {settings.model_type} model: transformers has no causal "
                     "language model of that kind, and no other is trained or scored here"
@@ -141,13 +135,15 @@ def _why_not_made(settings: Any, config: ModelConfig, attention: str) -> str | N
     import torch
     import transformers
 
-    made_by = getattr(transformers, config.architecture or "AutoModelForCausalLM", None)
+    name = class_name(settings.to_dict(), config)
+    made_by = getattr(transformers, name, None)
     if made_by is None:
-        return f"transformers has no class {config.architecture}: check model.architecture"
-    if config.architecture is not None and not hasattr(made_by, "config_class"):
-        return f"{config.architecture} is no model of transformers: check model.architecture"
+        return f"transformers has no class {name}: check model.architecture"
+    is_automatic = name == "AutoModelForCausalLM"
+    if not is_automatic and not hasattr(made_by, "config_class"):
+        return f"{name} is no model of transformers: check model.architecture"
     own = copy.deepcopy(settings)
-    if config.architecture is not None:
+    if not is_automatic:
         own = own.get_text_config() if "Text" in made_by.config_class.__name__ else own
         make = made_by._from_config
         arguments: dict[str, Any] = {}
@@ -159,15 +155,6 @@ def _why_not_made(settings: Any, config: ModelConfig, attention: str) -> str | N
             make(own, attn_implementation=attention, **arguments)
     except Exception as error:  # each model class raises its own
         return reason_of(error, max_chars=200)
-    return None
-
-
-def _class_of_text_model(settings: Any, config: ModelConfig) -> str | None:
-    """The causal language model that config.json names and transformers would not find itself."""
-    for name in getattr(settings, "architectures", None) or []:
-        typed = replace(config, architecture=str(name))
-        if str(name).endswith("ForCausalLM") and config.architecture is None:
-            return None if _why_not_made(settings, typed, config.attention) else str(name)
     return None
 
 
@@ -254,8 +241,9 @@ def max_positions(settings: Mapping[str, Any]) -> int | None:
             stretched = rope.get("factor")
             if isinstance(stretched, int | float):
                 before = rope.get("original_max_position_embeddings") or most
-                return max(most, int(stretched * before))
-            return most
+                most = max(most, int(stretched * before))
+            # Doge keeps so many keys. Beyond, equal tokens tie, and which are kept is by chance.
+            return min(most, text.get("keep_window_size") or most)
     return None
 
 

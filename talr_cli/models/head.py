@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import is_flash_attention_requested
 
 from talr_cli.errors import UserError, reason_of
+from talr_cli.models.shape import CAPS
 from talr_cli.models.trial_rows import trial_row
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,7 @@ def logit_cap(text: Any) -> float | None:
 
     RecurrentGemma and xLSTM each have their own name for it.
     """
-    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-    return next((cap for name in names if (cap := getattr(text, name, None)) is not None), None)
+    return next((cap for name in CAPS if (cap := getattr(text, name, None)) is not None), None)
 
 
 @torch.no_grad()
@@ -96,7 +96,9 @@ def check_head(model: PreTrainedModel) -> None:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
             row = _trial_row(model)
             own, made = _logits_both_ways(model, row)
-            begun = model(input_ids=row[:, :4], use_cache=False).logits[0].float()
+            begun = model(input_ids=row[:, :4], use_cache=True).logits[0].float()
+            prepare: Any = model.prepare_inputs_for_generation
+            asked = prepare(row, use_cache=False)["input_ids"]
             model.train()
             model(input_ids=row[:, :5], use_cache=False)
     except (RuntimeError, ImportError) as error:
@@ -105,7 +107,7 @@ def check_head(model: PreTrainedModel) -> None:
     except Exception as error:  # each class raises its own
         raise UserError(
             f"{text.model_type} models cannot be trained here, as they do not take rows of any "
-            f"length: {reason_of(error, max_chars=200)}"
+            f"length, or not with a cache: {reason_of(error, max_chars=200)}"
         ) from error
     finally:
         model.train(training)
@@ -115,6 +117,8 @@ def check_head(model: PreTrainedModel) -> None:
             f"{text.model_type} models make their logits in a way of their own, which the losses "
             "here do not know: give a model of another kind"
         )
+    if asked.shape != row.shape:  # as XLM does
+        raise UserError(f"{text.model_type} models add a token to a prompt before they answer it")
     if not _alike(begun, own[:4], 2 * close):
         raise UserError(
             f"this {text.model_type} model looks at later tokens: it is no causal language model, "

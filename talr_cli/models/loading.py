@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,24 @@ def load_without_weights(source: ModelSource, config: ModelConfig) -> PreTrained
     return model
 
 
+def class_name(settings: Mapping[str, Any], config: ModelConfig) -> str:
+    """The transformers class to load: what is typed, else the automatic one.
+
+    The automatic one does not know the saved text models of Mllama and Emu3. It is then the one
+    that config.json names.
+    """
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = settings.get("model_type")
+    if config.architecture is None and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        for name in map(str, settings.get("architectures") or []):
+            made_by = getattr(getattr(transformers, name, None), "config_class", None)
+            if name.endswith("ForCausalLM") and getattr(made_by, "model_type", None) == kind:
+                return name
+    return config.architecture or "AutoModelForCausalLM"
+
+
 @contextmanager
 def one_line_errors(source: ModelSource) -> Iterator[None]:
     """Turn any error of transformers, PEFT or safetensors into a UserError of one line.
@@ -102,8 +120,9 @@ def _load(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    model_class = getattr(transformers, config.architecture or "AutoModelForCausalLM")
-    if "_attn_implementation" in (source.directory / "config.json").read_text(encoding="utf-8"):
+    text = (source.directory / "config.json").read_text(encoding="utf-8")
+    model_class = getattr(transformers, class_name(json.loads(text), config))
+    if "_attn_implementation" in text:
         # The attention kernel that the file names would override the config's.
         made_by = getattr(model_class, "config_class", None) or transformers.AutoConfig
         where["config"] = made_by.from_pretrained(

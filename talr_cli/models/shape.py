@@ -114,6 +114,7 @@ class Shape:
         linear: The layers with linear attention.
         experts: The experts.
         others: The number of weights of other parts, which are loaded but not trained.
+        capped: Whether the logits have a soft cap.
     """
 
     weights: int
@@ -133,6 +134,7 @@ class Shape:
     linear: LinearAttention | None = None
     experts: Experts | None = None
     others: int = 0
+    capped: bool = False
 
     @property
     def head(self) -> int:
@@ -235,11 +237,13 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         window=_first_number(text, "sliding_window") or 0,
         linear=linear,
         experts=experts,
+        capped=any(text.get(name) for name in CAPS),
     )
 
 
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
+CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
 
 
@@ -302,6 +306,22 @@ def _linear_attention(
     )
     count = 0 if kinds is None else list(kinds).count("linear_attention")
     return LinearAttention(count, keys, values) if count and values else None
+
+
+def head_sizes(text: Any) -> list[tuple[int, int, int]]:
+    """For each attention layer (heads of queries, of keys, width of a head), by a text config.
+
+    The config of Gemma 4, whose layers differ, raises an error if it is asked for one width.
+    """
+    return [
+        (
+            one.num_attention_heads,
+            getattr(one, "num_key_value_heads", None) or one.num_attention_heads,
+            getattr(one, "head_dim", None) or one.hidden_size // one.num_attention_heads,
+        )
+        for one in text.per_layer_config
+        if getattr(one, "num_attention_heads", None) is not None
+    ]
 
 
 def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:

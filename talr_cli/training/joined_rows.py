@@ -20,6 +20,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from talr_cli.errors import UserError
 from talr_cli.models.frozen import is_fp32
 from talr_cli.models.head import backbone, model_inputs
+from talr_cli.models.shape import head_sizes
 from talr_cli.models.trial_rows import trial_row
 from talr_cli.training import varlen
 from talr_cli.training.collator import Collator
@@ -70,13 +71,10 @@ def should_join_rows(
 
 def _has_kernel(model: PreTrainedModel, half: torch.dtype) -> bool:
     """Whether torch's kernel works for the model's attention heads, in the dtype `half`."""
-    text = model.config.get_text_config()
-    heads = text.num_attention_heads
-    keys = getattr(text, "num_key_value_heads", None) or heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
     # Under FSDP2 the model itself is still on the CPU.
     device = torch.device("cuda", torch.cuda.current_device())
-    return varlen.works(device, half, heads, keys, width)
+    sizes = set(head_sizes(model.config.get_text_config()))
+    return all(varlen.works(device, half, *one) for one in sizes)
 
 
 @torch.no_grad()

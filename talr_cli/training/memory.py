@@ -164,12 +164,13 @@ def _whole_logit_bytes(shape: Shape, method: Method, how: Arithmetic, batch: Mic
     logits, copy = FP32 * numbers, HALF * shape.head * how.half  # the copy is autocast's
     made: float = 0
     if "topk_entropy" in method.objective.outputs:
-        made = projected + max(copy, logits * (2 if how.half else 1))
+        made = projected + max(copy, logits * (3 if shape.capped else 2 if how.half else 1))
     if isinstance(method.regulariser, Kl):
         # While logits are computed again for the backward pass, the head's gradient by those of
         # other targets may be there.
         others = FP32 * shape.head * (method.adapter is None and batch.targets > TARGETS_AT_ONCE)
-        made = max(made, KL_TILES * logits, (KL_TILES - 1) * logits + copy + others)
+        tiles = KL_TILES + shape.capped
+        made = max(made, tiles * logits, (tiles - 1) * logits + copy + others)
     return made
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 import transformers as hf
 from live_memory import ATTENTION, CONFIGS, LiveBytes
-from small_models import made, token_ids
+from small_models import likelihoods, made, token_ids
 
 from talr_cli.evaluation import memory
+from talr_cli.evaluation.continuations import Choices
 from talr_cli.evaluation.reading import read_texts
 from talr_cli.models.shape import shape_from_config
 
@@ -39,8 +40,8 @@ def test_a_row_takes_more_than_its_cache_and_the_tensors_of_a_layer():
     assert pairs == 4 * 7 * 4 * 1000**2
 
 
-# Not "vocabulary": room is made for logits, of which it has many, and reading takes none.
-@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind != "vocabulary"])
+# Not the large ones: room is made for logits, of which they have many, and reading takes none.
+@pytest.mark.parametrize("kind", sorted(CONFIGS.keys() - {"vocabulary", "capped"}))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_reading_rows_stays_within_the_estimate(kind, dtype):
     """Too many at once would end the process on a CPU; a third too few are no loss."""
@@ -54,6 +55,20 @@ def test_reading_rows_stays_within_the_estimate(kind, dtype):
     eager = model.config._attn_implementation == "eager"
     said = ROWS * memory.row_bytes(memory.shape_of_model(model), 512, dtype.itemsize, eager)
     assert 0.9 * live.most < said < 1.6 * live.most
+
+
+@pytest.mark.parametrize("choices", [1, 4])  # read each alone, or after one prompt
+def test_long_choices_stay_within_the_estimate(choices):
+    torch.manual_seed(0)
+    model = hf.AutoModelForCausalLM.from_config(CONFIGS["llama"]()).eval()
+    drawn = token_ids(16, 128).tolist()
+    questions = [
+        Choices(drawn[row], [drawn[(row + other) % 16] for other in range(choices)])
+        for row in range(16 // choices)
+    ]
+    with LiveBytes() as live:
+        likelihoods(model, questions)
+    assert live.most < 8 * memory.row_bytes(memory.shape_of_model(model), 256, 4)
 
 
 def qwen_3b():

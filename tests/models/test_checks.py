@@ -5,8 +5,9 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from small_models import CONFIGS, SIZE
-from transformers import BartConfig, CLIPConfig
+from transformers import BartConfig, CLIPConfig, MllamaForCausalLM
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from talr_cli.errors import UserError
@@ -17,9 +18,8 @@ from talr_cli.models.checks import (
     max_positions,
     share_vocabulary,
 )
+from talr_cli.models.loading import load_model
 from talr_cli.models.sources import ModelSource
-
-MLLAMA = "MllamaForCausalLM"
 
 
 def source_of(folder, config, **more):
@@ -121,13 +121,14 @@ def test_what_is_no_causal_language_model_is_called_so(settings, message, tiny_c
         check_loads(source_of(tmp_path, settings), tiny_config, to_train=True)
 
 
-def test_the_saved_text_part_of_mllama_is_refused_with_its_class(tiny_config, tmp_path):
-    text = MllamaTextConfig(**SIZE, cross_attention_layers=[1], architectures=[MLLAMA])
-    source = source_of(tmp_path, text)
-    with pytest.raises(UserError, match=f"set model.architecture={MLLAMA}$"):
-        check_loads(source, tiny_config, to_train=True)
-    typed = replace(tiny_config, architecture=MLLAMA)
-    assert check_loads(source, typed, to_train=True)["model_type"] == "mllama_text_model"
+def test_the_saved_text_part_of_mllama_is_found_by_the_class_it_names(tiny_config, tmp_path):
+    """The automatic class knows the whole model's config alone."""
+    text = MllamaTextConfig(**SIZE, cross_attention_layers=[1])
+    MllamaForCausalLM(text).save_pretrained(tmp_path)
+    source = ModelSource(tmp_path, "", "text")
+    assert check_loads(source, tiny_config, to_train=True)["model_type"] == "mllama_text_model"
+    loaded = load_model(source, tiny_config, torch.float32, "cpu")
+    assert type(loaded) is MllamaForCausalLM
 
 
 def test_an_unknown_dtype_in_config_json_is_one_line(tiny_config, tmp_path):
@@ -161,6 +162,7 @@ def test_every_token_of_the_rows_has_a_row_in_the_embedding(tokenizer):
     [
         ({"max_position_embeddings": 2048}, 2048),
         ({"n_positions": 128}, 128),
+        ({"max_position_embeddings": 2048, "keep_window_size": 512}, 512),  # Doge
         ({"text_config": {"max_position_embeddings": 64}}, 64),
         ({"model_type": "bloom"}, None),
         (

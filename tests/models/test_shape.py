@@ -1,8 +1,10 @@
 """The kinds of layers that a config names, or does not: what is not known has no shape."""
 
 import pytest
+import transformers as hf
+from small_models import CONFIGS, LAYERS, SIZE
 
-from talr_cli.models.shape import shape_from_config
+from talr_cli.models.shape import head_sizes, shape_from_config
 
 PLAIN = {"num_hidden_layers": 12, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
 TENSORS = {"model.layers.0.self_attn.q_proj.weight": ((64, 64), 2)}
@@ -75,3 +77,22 @@ def test_experts_and_shared_experts_are_counted():
     assert counts == {"q_proj": 1} | dict.fromkeys(
         (f"experts.{name}_proj" for name in ("gate", "up", "down")), 48
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [
+        (CONFIGS["qwen3"](), [(4, 2, 8)] * 2),
+        (CONFIGS["gpt2"](), [(4, 4, 8)] * 2),
+        (CONFIGS["mamba"](), []),
+        (
+            hf.Gemma4TextConfig(
+                **SIZE, head_dim=8, global_head_dim=16, num_global_key_value_heads=1,
+                attention_k_eq_v=True, layer_types=LAYERS,
+            ),
+            [(4, 2, 8), (4, 1, 16)],
+        ),
+    ],
+)  # fmt: skip
+def test_the_sizes_of_heads_are_those_of_each_layer(config, sizes):
+    assert head_sizes(config) == sizes
