@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from talr_cli import progress
 from talr_cli.data.base import Dataset, Example
 from talr_cli.data.rendering import Rendered, Renderer, RowError
-from talr_cli.data.rows import to_leave_out
+from talr_cli.data.rows import to_skip
 from talr_cli.data.template_text import RowText
 from talr_cli.errors import UserError
 from talr_cli.models.tokenizer import IGNORED
@@ -224,7 +224,7 @@ def encode_training_rows(
         )
     bad = len(encoded.refused) + len(encoded.without_target)
     if bad and not (skip and bad <= max_bad_share * total):
-        other = "" if skip is None else f"; or leave them out with {to_leave_out(bad, total)}"
+        other = "" if skip is None else to_skip(bad, total)
         raise UserError(f"{'; '.join(problems)}{other}")
     for problem in problems:
         log.warning("%s. Left out", problem)

@@ -102,7 +102,14 @@ def _pair(values: Mapping[str, Any], columns: Collection[str]) -> tuple[set[str]
     question, answer = next((pair for pair in asked if pair[1] in values), asked[0])
     if answer not in values:
         chat = "".join(f", and nothing in {name}" for name in empty if name in MESSAGES)
-        raise ValueError(f"has no {answer}{chat}")
+        wanted = [pair[1] for pair in asked if pair[0] == question]
+        others = (
+            ""
+            if set(wanted) & set(columns)
+            else ", ".join(name for name in values if name != question)
+        )
+        found = f", but {others}" if others else ""
+        raise ValueError(f"has no {' or '.join(wanted)}{chat}{found}")
     used = {question, answer}
     asks, answers = _messages_or_none(values[question]), _messages_or_none(values[answer])
     if asks is not None or answers is not None:

@@ -119,17 +119,19 @@ class BadRows:
         few = bad <= self.max_bad_share * total
         if self.on_bad_row == "stop" or not few:
             more = "" if few else f", more than dataset.max_bad_share={self.max_bad_share:g}"
-            way = "dataset.on_bad_row=skip" if few else to_leave_out(bad, total)
-            raise UserError(
-                f"{bad} of {total} rows are bad{more}: {named}. Mend them, or leave them out with "
-                f"{way}"
-            )
+            skip = to_skip(bad, total, is_above=not few)
+            raise UserError(f"{bad} of {total} rows are bad{more}: {named}. Mend them{skip}")
         log.warning("%d of %d rows are bad and left out: %s", bad, total, named)
 
 
-def to_leave_out(bad: int, total: int) -> str:
-    """What to type so that so many bad rows are left out."""
-    return f"dataset.on_bad_row=skip dataset.max_bad_share={-int(-bad * 100 // total) / 100:.2f}"
+def to_skip(bad: int, total: int, is_above: bool = True) -> str:
+    """The end of a message: what leaves so many bad rows out; "" if no row would be left.
+
+    Args:
+        is_above: Whether they are more than may be left out as it is.
+    """
+    share = f" dataset.max_bad_share={-int(-bad * 100 // total) / 100:.2f}" if is_above else ""
+    return f"; or leave them out with dataset.on_bad_row=skip{share}" if bad < total else ""
 
 
 def _named(found: Mapping[tuple[Path, str], list[int]]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from talr_cli.errors import UserError, reason_of
 from talr_cli.models.adapter import check_adapter, full_model_source, load_and_merge, mark_untied
 from talr_cli.models.config import ModelConfig
 from talr_cli.models.gpu_driver import VISIBLE, unusable_gpu
-from talr_cli.models.saving import cast_weights
+from talr_cli.models.saving import cast_weights, weight_not_finite
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import stored_dtype_name
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
@@ -44,7 +44,7 @@ def load_model(
             not an adapter are quantised while they are read.
 
     Raises:
-        UserError: The model cannot be loaded, or its weights do not fit.
+        UserError: The model cannot be loaded, or its weights do not fit or are not finite.
     """
     import torch
 
@@ -58,7 +58,13 @@ def load_model(
             model = cast_weights(load_and_merge(_load(base, config, torch.float32), source), target)
         else:
             model = _load(source, config, dtype, **quantized)
-    return model if quantized else model.to(device)
+    model = model if quantized else model.to(device)
+    if (name := weight_not_finite(model)) is not None:
+        raise UserError(
+            f"{source.origin}: {name} holds a number that is not finite (NaN or infinite): get "
+            "another copy of the model"
+        )
+    return model
 
 
 def load_without_weights(source: ModelSource, config: ModelConfig) -> PreTrainedModel:

@@ -38,7 +38,7 @@ def wait_for(pipe: Connection | int, pid: int, seconds: float) -> bool:
 
     What counts is about what it would take on an idle machine, since a score must not depend on
     what else the machine does: the CPU time of the process and of all that it has started, and the
-    time in which all of these sleep.
+    time in which all of these sleep or were stopped (SIGSTOP).
 
     Args:
         seconds: How long it may take; in any case not longer than LONGEST, busy machine or not.
@@ -71,7 +71,10 @@ def _cpu_time(pid: int) -> float:
 
 
 def _all_sleep(pid: int) -> bool:
-    """Whether all threads of a process and of those below it sleep; False if that is not known."""
+    """Whether all threads of a process and of those below it sleep or were stopped.
+
+    False if that is not known.
+    """
     states = []
     for one in _tree(pid):
         for stat in Path(f"/proc/{one}/task").glob("*/stat"):
@@ -79,7 +82,7 @@ def _all_sleep(pid: int) -> bool:
                 states.append(_fields(stat)[0])
             except OSError:  # it has ended
                 continue
-    return bool(states) and {*states} <= {"S", "Z"}
+    return bool(states) and {*states} <= {*"STtZ"}
 
 
 def _tree(pid: int) -> Iterator[int]:

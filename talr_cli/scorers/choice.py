@@ -15,9 +15,17 @@ from talr_cli.scorers.statements import json_field, statements
 _OPENS = r"(?:[\s\"'(\[*#>]|- ){0,9}(?:(?:option|choice) )?[\"'(\[]?"
 _CLOSES = r"[\"')\]*.!\s]{0,9}"
 _KEY = r"(?:[\w *]{1,40}[:=])?"  # Sentiment: positive
+# What may stand behind a denial: `not [call it] exact`, `cannot [be considered] exact`.
+_JUDGING = (
+    r"(?:(?:call|consider|label|rate|class(?:ify)?|deem|judge|mark|describe|regard|say|think) "
+    r"(?:(?:that )?(?:it|this|that|they)(?:'s| is| are)?|them|the \w+)(?: as| to be)? |"
+    r"(?:be )?(?:considered|called|label+ed|rated|class(?:ifi)?ed|deemed|judged|described|regarded"
+    r"|seen|said to be)(?: as| to be)? |(?:qualify|count|pass|class) as )?"
+)
 _DENIAL = (
     r"(?:(?:\b(?:(?:can)?not|neither|nor|never|hardly|rather than|instead of|except(?: for)?|"
-    r"(?:all|everything|anything|any) but|other than)|n't) "
+    r"(?:all|everything|anything|any) but|other than|far from|no(?= [^\W\d_]{2}))|n't) "
+    rf"{_JUDGING}"
     r"(?:be )?(?:exactly |entirely |actually |truly )?(?:an? |the |quite |really |option )?|\bnon-)"
     r"[\"'(]?"
 )

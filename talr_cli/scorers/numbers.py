@@ -83,6 +83,7 @@ _FRACTION = re.compile(
     r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"
     r"(?:\{([^{}]{1,80})\} ?\{([^{}]{1,80})\}|(\d) ?(\d))"
 )
+_OF_WEEKS = re.compile(r" ?(?:weeks?|wks?|w)\b", re.IGNORECASE)
 _HTML = (
     (re.compile(r"<sup>([-+]?\d{1,9})</sup>", re.IGNORECASE), r"^\1"),
     (re.compile(r"<sub>(\w{1,9})</sub>", re.IGNORECASE), r"_\1"),
@@ -243,6 +244,8 @@ def _mixed_number(match: re.Match[str]) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     whole, above, below = match[1], match[2] or match[4], match[3] or match[5]
+    if whole and _OF_WEEKS.match(match.string, match.end()):  # 17 6/7 weeks are 17 weeks, 6 days
+        return f"{whole} {above}/{below}"
     try:
         part = to_float(above) / to_float(below)
     except (ValueError, ZeroDivisionError):

@@ -14,10 +14,12 @@ from talr_cli.scorers.numbers import MONTH, normalise
 _ANSWER = re.compile(
     r"answer[\"')]? ?(?:\([^)\n]{1,40}\) ?)?"
     r"(?:(?:to|for|of|in) [^\n.:=]{1,60}? ?)?"
-    r"(?P<sep>\bis ?[:=]?|[:=\u2248\u2192]|(?=\n))",
+    r"(?P<sep>\b(?:is|was|equals|(?:must|should|would|will|has to) be|(?:comes|works)(?: out)? to|"
+    r"turns out to be)(?: (?:therefore|thus|hence|then|simply|just|exactly|indeed|clearly))?"
+    r" ?[:=]?|[:=\u2248\u2192]|(?=\n))",
     re.IGNORECASE,
 )
-# After `the answer is`, only such texts are statements; others are remarks (`an estimate`).
+# After `the answer is` and the like only these are statements; others are remarks (`an estimate`).
 _VALUE = re.compile(
     r"[\s\"'(\[{\u2248~=+*-]{0,9}(?:(?:about|approximately|around|roughly|nearly|equal to) )?"
     r"(?:[-+<>\u2264\u2265\\\"']{0,3} ?[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
@@ -84,7 +86,7 @@ def _statement_text(text: str, match: re.Match[str], is_label: bool) -> str:
         return _lines_below(text, end) if _BEFORE_HEADING.fullmatch(before) else ""
     if _ANOTHER_ANSWER.search(text, max(0, start - 12), start):
         return ""
-    if separator == "is" and not is_label and not _VALUE.match(line or text[end : end + 30]):
+    if separator[-1].isalpha() and not is_label and not _VALUE.match(line or text[end : end + 30]):
         return ""
     said = line.lstrip(" *_#").rstrip(" *_")  # a # at the end stays, as in C#
     if not said or (said.endswith(":") and not re.search(r"\d", said)):

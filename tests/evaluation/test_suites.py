@@ -1,5 +1,6 @@
 """The shipped suites on files of the hub's format: what is asked, and what counts."""
 
+import json
 import zipfile
 from collections import ChainMap
 
@@ -413,6 +414,16 @@ def test_every_suite_names_tasks_that_there_are_and_a_metric_of_each():
             wanted = suite.metrics[task].partition(",")[0]
             assert any(wanted == one or "pass_at" in one for one in known), (task, known)
     assert (sizes["mmlu"], sizes["mmlu_pro"]) == (57, 14)
+
+
+def test_tasks_of_the_harness_go_beside_those_of_mini(tmp_path):
+    row = {"id": "a", "question": "2 + 2?", "answerKey": "B"}
+    row["choices"] = {"text": ["3", "4"], "label": ["A", "B"]}
+    (tmp_path / "arc_easy_test.jsonl").write_text(json.dumps(row))
+    suite = config("eval", "suite=mini", f"suite.data_dir={tmp_path}").suite
+    suite.tasks = ["mini_knowledge", "arc_easy"]
+    suite.metrics = {"mini_knowledge": "acc", "arc_easy": "acc_norm"}
+    assert load_tasks(suite).loaded.keys() == {"mini_knowledge", "arc_easy"}
 
 
 def shot_columns(kind, number, **fields):

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from talr_cli.errors import UserError
 from talr_cli.methods.averaging import interpolate
+from talr_cli.models.config import ModelConfig
+from talr_cli.models.loading import load_model
 from talr_cli.models.shape import shape_of
 from talr_cli.models.sources import directory_source
 from talr_cli.models.weight_files import INDEX, SINGLE, files_of_tensors, weight_files
@@ -130,3 +132,17 @@ def test_a_config_with_a_value_of_another_kind_is_named(tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "layer_types": [["full"]]}))
     with pytest.raises(UserError, match=r"config\.json of"):
         shape_of(directory_source(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(float("nan"), torch.float32), (float("-inf"), torch.bfloat16), (1e6, torch.float16)],
+)
+def test_weights_that_are_not_finite_are_refused(number, dtype, tmp_path):
+    """Scores of such a model would be those of nothing."""
+    model = made("llama")
+    model.lm_head.weight.data[-1, -1] = number
+    model.to(dtype).save_pretrained(tmp_path)
+    said = r"lm_head\.weight holds a number that is not finite"
+    with pytest.raises(UserError, match=said):
+        load_model(directory_source(tmp_path), ModelConfig(path=str(tmp_path)), "auto", "cpu")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talr_cli.errors import UserError
+from talr_cli.runs import process
 from talr_cli.scorers import math as math_scorers
 from talr_cli.scorers.math import (
     Gsm8kScorer,
@@ -222,13 +223,16 @@ def test_what_else_the_machine_does_changes_no_score(monkeypatch):
     scorer = MathScorer()
     assert scorer("\\boxed{0.5}", {"answer": "\\frac{1}{2}"}).correct
     monkeypatch.setattr(math_scorers, "DEADLINE", 1.0)
-    process = scorer._comparer._process
-    os.kill(process.pid, signal.SIGSTOP)  # as if it got no time for longer than the deadline
-    Timer(3.0, os.kill, (process.pid, signal.SIGCONT)).start()
-    assert scorer("\\boxed{0.25}", {"answer": "\\frac{1}{4}"}).correct
-    os.kill(process.pid, signal.SIGKILL)  # as if the memory was short
+    pid = scorer._comparer._process.pid
+    with monkeypatch.context() as patched:
+        # As if it was ready and got no core for longer than the deadline.
+        patched.setattr(process, "_fields", lambda stat: ["R"])
+        os.kill(pid, signal.SIGSTOP)
+        Timer(3.0, os.kill, (pid, signal.SIGCONT)).start()
+        assert scorer("\\boxed{0.25}", {"answer": "\\frac{1}{4}"}).correct
+    os.kill(pid, signal.SIGKILL)  # as if the memory was short
     assert scorer("\\boxed{0.2}", {"answer": "\\frac{1}{5}"}).correct
-    assert scorer._comparer._process.pid != process.pid
+    assert scorer._comparer._process.pid != pid
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,10 @@ def by_numeric(output):
         "The answer in kg is", "The answer is:", "The answer is =", "Answer to 6 * 7:", "Answer =",
         "Answer \u2248", "Answer \u2192", "Answer:", "Answer (kg):", "Answer(kg) =", "(Answer):",
         "final_answer =", "finalAnswer:", "ANSWER:", "The clean answer:",
-        "The answer will be, as said, answer:",
+        "The answer will be, as said, answer:", "The answer was", "The answer equals",
+        "The answer must be", "The answer should be", "The answer has to be",
+        "The answer comes out to", "The answer works out to", "The answer turns out to be",
+        "The answer is therefore", "The answer is simply",
     ],
 )  # fmt: skip
 def test_words_that_state_an_answer(words):
@@ -579,7 +582,9 @@ def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
         ("[17,6]", (17, 6)), ("( 17, 6)", (17, 6)), ("(17, 12)", (17, 12)),
         ("17 weeks and 6 days (125 days)", (17, 6)), ("(17, 6)", (17, 6)), ("17 weeks", (17, 0)),
         ("16 weeks 5 days + 8 days = 17 weeks 6 days", (17, 6)), ("17.5 weeks", None),
-        ("17 days", None), ("17", None),
+        ("17 days", None), ("17", None), ("$17\\tfrac{6}{7}$ weeks", (17, 6)),
+        ("17 \\frac67\\text{ weeks}", (17, 6)), ("17 6\u20447 weeks", (17, 6)),
+        ("17\u2076\u2044\u2087 weeks", (17, 6)), ("5 8\u20447 weeks", None),
     ],
 )  # fmt: skip
 def test_weeks_and_days_as_models_write_them(form, both):

@@ -217,7 +217,9 @@ def test_a_choice_is_the_one_stated_and_not_one_in_its_reason(output, choices, n
         "B was wrong", "B would be wrong", "B is also wrong", "B is clearly incorrect",
         "B is ruled out", "B is not right", "B is not the correct one", "B is not a best one",
         "B isn't right", "B isn't the answer", "B and C are wrong", "B, C were both incorrect",
-        "B, and C aren't right", '"B" and "C" are ruled out',
+        "B, and C aren't right", '"B" and "C" are ruled out', "far from B",
+        "I would not call it B", "one wouldn't say that it's B", "we do not consider this as B",
+        "it cannot be considered B", "this isn't regarded as a B", "it does not qualify as B",
     ],
 )  # fmt: skip
 def test_a_denied_choice_does_not_count(said):
@@ -225,3 +227,9 @@ def test_a_denied_choice_does_not_count(said):
         found = Choice()(way.format(said), {"choices": LETTERS, "answer": "B"}).parsed
         assert found == ("D" if "D" in way else None)
     assert Choice()(f"Answer: {said}; D", {"choices": LETTERS, "answer": "D"}).correct
+
+
+def test_no_before_a_word_denies_it():
+    labels = {"choices": ["positive", "negative"], "answer": "positive"}
+    assert Choice()("There is no positive word in it.", labels).parsed is None
+    assert Choice()("Answer: positive. There is no negative word in it.", labels).correct

@@ -179,7 +179,7 @@ def _task_managers(task_dir: str | None, names: tuple[str, ...]) -> list[TaskMan
     if not folder.is_dir():
         raise UserError(f"suite.task_dir={task_dir} is not a directory")
     alone = TaskManager(include_path=folder, include_defaults=False)
-    if task_dir == "mini" or all(is_known(alone.task_index, name) for name in names):
+    if all(is_known(alone.task_index, name) for name in names):
         return [alone]
     return [alone, _built_in()]
 
