@@ -300,7 +300,9 @@ def _checked(
         raise UserError(f"{message}{guess}; see `talr {command} --help`")
 
     parser.error = fail  # type: ignore[method-assign]
-    typed = parser.parse_intermixed_args(list(arguments)).overrides
+    found = parser.parse_intermixed_args(list(arguments))
+    mistakes.check_options(found)
+    typed = found.overrides
     keys = iter(positional)
     overrides = []
     for at, override in enumerate(typed):
@@ -311,8 +313,7 @@ def _checked(
             override = f"{key}={quoted(override)}"
         overrides.append(override)
     mistakes.warn_of_repeated(command, overrides)
-    options = [one for one in arguments if one not in typed]
-    return options, with_quoted_paths(command, overrides)
+    return [one for one in arguments if one not in typed], with_quoted_paths(command, overrides)
 
 
 def _require_keys(command: str, overrides: Sequence[str]) -> None:

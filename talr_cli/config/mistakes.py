@@ -1,5 +1,6 @@
 """Error messages about the command line: one line with the mistake and the nearest valid name."""
 
+import argparse
 import difflib
 import logging
 import re
@@ -70,27 +71,32 @@ def _wrong_type(key: str, reason: str) -> str:
         return f"{key}={value} is not {_TYPES[match[2]]}{grid}"
     if "is not Optional" in reason:
         return f"{key} cannot be null"
+    if "is not a ListConfig" in reason:
+        return f"{key} is a list: write it in brackets, {key}=[VALUE]"
     return f"{key}: {reason}"
 
 
 def check_choices(overrides: Iterable[Override], config_dir: Path | None) -> None:
-    """Refuse a value of a group that is not the name of one of its choices.
+    """Refuse a value of a group that is not the name of one of its choices, or is added to it.
 
     Hydra itself fails on a number or null, and merges several names into one config, which only an
-    experiment may be.
+    experiment may be. Of `+experiment=demo` it says what to write into a file.
 
     Raises:
         UserError: Names the choices.
     """
     for one in overrides:
         group, is_one = one.key_or_group, not (one.is_sweep_override() or one.is_delete())
+        line = one.input_line or ""
+        if (one.is_add() or one.is_force_add()) and (conf_dir() / group).is_dir():
+            raise UserError(f"{line}: {group} has a value already: type {line.lstrip('+')}")
         value = one.value() if is_one else ""
         several = isinstance(value, list) and group != "experiment"
         if several or value is None or isinstance(value, int | float):
             choices = choices_of(group, config_dir)
             if choices:
                 raise UserError(
-                    f"{one.input_line}: {group} takes one of its choices: {', '.join(choices)}"
+                    f"{line}: {group} takes one of its choices: {', '.join(choices)}"
                     f"{'; a sweep takes several without brackets' if several else ''}"
                 )
 
@@ -126,6 +132,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
         or [key for key in known if len(name) > 3 and key.startswith(name)]
     )
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse options of Hydra that it would answer with an error of its own."""
+    chosen = [one for one in ("run", "multirun", "cfg", "info") if getattr(options, one)]
+    if len(chosen) > 1:
+        raise UserError(f"--{chosen[0]} and --{chosen[1]} exclude each other: leave one out")
+    if options.experimental_rerun:
+        raise UserError("--experimental-rerun: to go on with a run, repeat its command")
+    if options.resolve and not options.cfg:
+        raise UserError("--resolve belongs to --cfg job: type both")
 
 
 def guess_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> str:

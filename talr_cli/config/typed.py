@@ -104,7 +104,9 @@ def _build(
     # Hydra allows to add keys with + and to delete them with ~.
     for name in values:
         if name not in names:
-            found.append(f"{prefix}{name} is not a config value{nearest(name, names)}")
+            known = [f"{prefix}{one}" for one in names]
+            guess = nearest(f"{prefix}{name}", known)
+            found.append(f"{prefix}{name} is not a config value{guess}")
     for name in names:
         if name not in values:
             found.append(f"{prefix}{name} cannot be deleted: give it another value")

@@ -5,6 +5,7 @@ Scoring changes no weights: the configs of runs declare these parts with `identi
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +99,11 @@ class SuiteConfig:
             raise UserError(f"suite.tasks names {', '.join(twice)} twice")
         without = [task for task in self.tasks if task not in self.metrics]
         if without:
+            near = difflib.get_close_matches(without[0], self.metrics, n=1, cutoff=0.8)
+            guess = f" (did you mean {near[0]}?)" if near else ""
             typed = " ".join(f"+suite.metrics.{name}=METRIC" for name in without)
-            raise UserError(f"suite.metrics names no metric for {', '.join(without)}: type {typed}")
+            names = ", ".join(without)
+            raise UserError(f"suite.metrics names no metric for {names}{guess}: type {typed}")
         wrong = {task: number for task, number in self.shots.items() if number < 0}
         if wrong:
             raise UserError(f"suite.shots={wrong}: a number of shots is 0 or more")

@@ -99,9 +99,14 @@ def expand_grid(overrides: Sequence[str], config_dir: Path | None) -> list[Point
 
 
 def _check_size(overrides: Sequence[Override]) -> None:
-    """Raise UserError if a list is empty, or if there are more than MAX_RUNS combinations."""
+    """Raise UserError for an interval, an empty list, or more than MAX_RUNS combinations."""
     counts: dict[str, int] = {}
     for one in overrides:
+        if one.is_interval_sweep():
+            key = one.get_key_element()
+            raise UserError(
+                f"{one.input_line}: a sweep takes values, {key}=a,b; `talr search` takes intervals"
+            )
         if one.is_discrete_sweep():
             values = islice(one.sweep_string_iterator(), MAX_RUNS + 1)
             counts[one.get_key_element()] = count = sum(1 for _ in values)

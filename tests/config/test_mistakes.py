@@ -14,6 +14,10 @@ TYPED = {
     ("train", "--learning-rate=1e-5"): "(values have no dashes: lr=1e-5)",
     ("sweep", "--epochs", "3"): "(values have no dashes: trainer.epochs=3)",
     ("train", "--dry-run"): "--dry-run (`talr sweep` has it)",
+    ("train", "--run", "--cfg", "job"): "--run and --cfg exclude each other",
+    ("eval", "-m", "seed=0,1", "--cfg=job"): "--multirun and --cfg exclude each other",
+    ("train", "--resolve", "lr=1e-5"): "--resolve belongs to --cfg job",
+    ("train", "--experimental-rerun", "x"): "to go on with a run, repeat its command",
     ("train", "--foo"): "unrecognized arguments: --foo; see",
     # around the equals sign
     ("train", "lr", "1e-5"): "(did you mean lr=1e-5?)",
@@ -52,6 +56,12 @@ TYPED = {
     ): "text_column is not a config value;",
     ("report", "dataset.train=rows.csv"): "dataset.train is not a config value; see",
     # lists and signs
+    ("train", "+experiment=demo"): "experiment has a value already: type experiment=demo",
+    ("train", "++method=talr"): "method has a value already: type method=talr",
+    ("train", "++trainer.max_step=3"): "(did you mean trainer.max_steps?)",
+    ("train", "suite.tasks=mini_python"): "is a list: write it in brackets, suite.tasks=[VALUE]",
+    ("train", "suite.tasks=[mini_pyhton]"): "(did you mean mini_python?)",
+    ("sweep", "lr=interval(1e-6,1e-4)"): "a sweep takes values, lr=a,b; `talr search` takes",
     ("train", "method=sft,talr"): "`talr sweep` takes several values",
     ("train", "lr=0,5"): "lr=0,5 has a comma: write a list in [], and a decimal with a point",
     ("sweep", "seed=[0,1]", "--dry-run"): "a whole number; for several values, `talr sweep` takes",
