@@ -80,6 +80,8 @@ def test_what_is_given_up_is_a_paired_difference():
     assert found.gain.difference == pytest.approx(0.3)
     assert found.loss.difference == pytest.approx(-0.015)
     assert found.loss.low < -0.015 < found.loss.high
+    loss = statistics.NormalDist(0.015, found.loss.stderr)
+    assert found.holds == pytest.approx(loss.cdf(0.02), abs=0.03)  # others lose less
 
 
 def test_only_the_run_to_ship_is_resampled_against_others(monkeypatch):
