@@ -105,12 +105,15 @@ def detectable_difference_of(section: dict[str, Any] | None) -> float | None:
 
 
 def _variance_ratio(section: dict[str, Any]) -> float:
-    """The variance of the items divided by that of answers right or wrong; 1 if not known."""
+    """The variance of the items divided by that of answers right or wrong; 1 if not known.
+
+    Partial scores that are all equal do not tell how far those of another model lie apart.
+    """
     import numpy as np
 
     items = [*(section.get("items") or {}).values()]
     binary = section["score"] * (1 - section["score"])
-    if binary == 0 or {*items} <= {0, 1}:
+    if binary == 0 or len({*items}) < 2 or {*items} <= {0, 1}:
         return 1.0
     return min(1.0, float(np.var(items)) / binary)
 

@@ -85,6 +85,7 @@ TYPED = {
     ("sweep", "rank=8"): "adapter.rank",
     ("eval", "lora_rank=8"): "lora_rank is not a config value; see",
     ("report", "learning_rate=1"): "learning_rate is not a config value; see",
+    ("train", "~seed"): "seed cannot be deleted: give it another value",
     ("train", "model.quantize=nf4"): "(did you mean adapter.base_dtype?)",
     ("train", "adapter=qlora"): "(that is adapter=lora adapter.base_dtype=nf4)",
     ("train", "model=llama"): "(did you mean llama3.2-1b?)",

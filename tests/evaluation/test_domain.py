@@ -2,6 +2,8 @@
 
 import copy
 import json
+import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +80,22 @@ def test_likelihoods_agree_with_a_loop_over_the_choices(model, renderer, batch_s
             assert values[choice] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("choices", [CHOICES, ["no"]], ids=["shared", "alone"])
+def test_log_probabilities_of_a_model_in_half_precision_are_summed_in_full(
+    choices, tiny_source, tiny_config, renderer
+):
+    """In bf16 a sum of a hundred nats would be known to half a nat."""
+    half = loading.load_model(tiny_source, tiny_config, torch.bfloat16, "cpu").eval()
+    example = question(0, choices=choices)
+    rows = [(example, {choice: f"I say: {choice}" for choice in choices})]
+    (found,) = choice_likelihoods(half, renderer, rows, BatchSize(8))
+    expected = {
+        choice: unpadded_log_probability(half, renderer, example, f"I say: {choice}")
+        for choice in choices
+    }
+    assert found == pytest.approx(expected, abs=0.02)
+
+
 def test_rows_may_have_choices_of_their_own(model, renderer):
     examples = [question(0, "b", choices=["a", "b"]), question(1, "d", choices=["c", "d", "e"])]
     rows = list(zip(examples, possible_completions(examples), strict=True))
@@ -144,7 +162,33 @@ def test_likelihood_without_choices_is_refused_before_the_training():
         prepare(config("train", "model=tiny", "domain.answer_by=likelihood"))
 
 
-# Summaries
+# Results
+
+
+def test_scores_are_of_answers_without_thoughts_and_also_by_group_and_category(
+    renderer, monkeypatch
+):
+    texts = ["<think>no?</think>yes", "<think>yes", "no", "yes", "yes"]
+    answers = [Answer(text, cut=False) for text in texts]
+    monkeypatch.setattr("talr_cli.evaluation.domain.generate", lambda *_, **__: answers)
+    named = [("g", "b"), ("h", "a"), ("g", "b"), ("g", "a"), ("h", "")]
+    examples = [
+        replace(question(number, "yes"), group=group, category=category)
+        for number, (group, category) in enumerate(named)
+    ]
+    found = evaluate_domain(None, renderer, examples, ExactMatch(), 4, 4)
+    assert [sample["output"] for sample in found.samples] == texts
+    right = {"q0": 1, "q1": 0, "q2": 0, "q3": 1, "q4": 1}
+    assert found.results["items"] == right
+
+    def of(*keys):
+        p, n = statistics.fmean(right[key] for key in keys), len(keys)
+        stderr = pytest.approx((p * (1 - p) / (n - 1)) ** 0.5)
+        return {"score": pytest.approx(p), "stderr": stderr, "n": n}
+
+    assert {key: found.results[key] for key in ("score", "stderr", "n")} == of(*right)
+    assert found.results["groups"] == {"g": of("q0", "q2", "q3"), "h": of("q1", "q4")}
+    assert found.results["categories"] == {"a": of("q1", "q3"), "b": of("q0", "q2")}
 
 
 class Counting:

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,11 +50,11 @@ def answered(base, renderer, tmp_path, monkeypatch):
         loads.append(1)
         return work(base)
 
-    def answer(examples=EXAMPLES):
+    def answer(examples=EXAMPLES, fingerprint="base"):
         settings = base.config.to_dict()
         folder = tmp_path / "scores"
         return prompts_with_base_answers(
-            examples, renderer, settings, 1024, "base", folder, ask
+            examples, renderer, settings, 1024, fingerprint, folder, ask
         ), len(loads)
 
     return answer
@@ -288,6 +289,22 @@ def test_answers_of_the_base_are_cached_and_made_again_when_damaged(
     others, loads = answered(EXAMPLES[:2])
     assert loads == 3
     assert len(others[0]) == 2
+    assert answered(fingerprint="another base")[1] == 4
+
+
+def test_cached_states_are_those_of_one_base_on_these_tokens_in_one_dtype(
+    tuned, tiny_source, tiny_config, tmp_path
+):
+    def file(prompts=((1, 2, 3),), starts=None, model=tuned, fingerprint="base"):
+        source = replace(tiny_source, fingerprint=fingerprint)
+        found = evaluate._Base(model, source, tiny_config, tmp_path, False).states(prompts, starts)
+        return found.file
+
+    half = copy.deepcopy(tuned).bfloat16()
+    files = [file(), file(((1, 2, 4),)), file(starts=[0]), file(starts=[1]), file(model=half)]
+    files.append(file(fingerprint="another base"))
+    assert len({*files}) == len(files)
+    assert file() == files[0]
 
 
 def test_the_prompts_of_drift_are_spread_over_all_rows(answered, renderer, monkeypatch):

@@ -181,8 +181,10 @@ def test_a_row_that_has_ended_leaves_the_batch():
     model.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    generate_batch(model, [Request((5, 6, 7), budget) for budget in (1, 5, 3)], ends=())
-    assert read == [3, 2, 2, 1, 1]
+    rows = [Request((5 + n, 6, 7), budget) for n, budget in enumerate((1, 5, 3, 4))]
+    found = generate_batch(model, rows, ends=())
+    assert read == [4, 3, 3, 2, 1]
+    assert found == [generate_batch(model, [row], ends=())[0] for row in rows]
 
 
 @pytest.mark.parametrize(

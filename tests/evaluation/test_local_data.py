@@ -90,6 +90,9 @@ def test_ambiguous_or_unreadable_data_files_are_named(folder):
         load_tasks(paper(folder, "gsm8k"))
     chosen = {"train": "gsm8k_train.jsonl", "test": str(folder / "gsm8k_test.jsonl")}
     assert load_tasks(paper(folder, "gsm8k", gsm8k=chosen)).loaded
+    pandas.DataFrame(ROWS).to_csv(folder / "old.csv", index=False)
+    with pytest.raises(UserError, match=r"gsm8k_test.jsonl, \S+old.csv are of different formats"):
+        load_tasks(paper(folder, "gsm8k", gsm8k={**chosen, "train": "old.csv"}))
     (folder / "gsm8k_test.jsonl").write_text(jsonl([{"problem": "2 + 2?"}]))
     with pytest.raises(UserError, match=r"cannot be read as the columns of openai/gsm8k"):
         load_tasks(paper(folder, "gsm8k", gsm8k=chosen))

@@ -37,6 +37,8 @@ class Even:
     def __call__(self, output, reference):
         if reference.get("number") == 5:
             raise ValueError("an unknown form")
+        if reference.get("number") == 3:
+            return Verdict(0.5, output)  # half right is not right
         return Verdict(reference.get("number", len(output)) % 2 == 0, output)
 
 
@@ -60,12 +62,12 @@ def base(tiny_source, tiny_config, tmp_path, monkeypatch):
     return model, load, loads
 
 
-def right_answers(base, renderer, examples=EXAMPLES, **changes):
+def right_answers(base, renderer, examples=EXAMPLES, fingerprint="base", **changes):
     model, load, _ = base
     asked = {"scorer": Even(), "max_new_tokens": 5, "samples": 1, "temperature": 0.0}
     return own_answers.correct_answers(
         load,
-        "base",
+        fingerprint,
         model.config.to_dict(),
         renderer,
         examples,
@@ -101,10 +103,12 @@ def test_each_answer_counts_once_and_only_where_it_ended(base, renderer, monkeyp
         own = [one.completion for one in kept if one.id.split("/")[0] == example.id]
         assert len(own) == len(set(own))
     assert len(kept) > len(right_answers(base, renderer, **drawn))
-    monkeypatch.setattr(
-        own_answers, "generate_tokens", lambda *given: [([5], True)] * len(given[2])
-    )
-    assert right_answers(base, renderer, max_new_tokens=2) == []
+    said = renderer.tokenizer("42", add_special_tokens=False).input_ids
+    for cut, budget, count in ((True, 5, 0), (False, 6, 3)):
+        monkeypatch.setattr(
+            own_answers, "generate_tokens", lambda *given, cut=cut: [(said, cut)] * len(given[2])
+        )
+        assert len(right_answers(base, renderer, max_new_tokens=budget)) == count
 
 
 @pytest.mark.parametrize(
@@ -136,12 +140,14 @@ def test_a_killed_or_damaged_stage_makes_only_what_is_missing(
     prompts[4].write_bytes(harm(content))
     assert right_answers(base, renderer, **drawn) == first
     assert str(prompts[4]) in caplog.text
-    # Another scorer judges the same answers; another budget has others.
+    # Another scorer judges the same answers; another budget, temperature or base has others.
     before = len(loads)
     right_answers(base, renderer, scorer=lambda output, reference: Verdict(True, None), **drawn)
     assert len(loads) == before
-    right_answers(base, renderer, max_new_tokens=4, **drawn)
-    assert len(loads) == before + 1
+    changes = {"max_new_tokens": 4}, {"temperature": 0.5}, {"fingerprint": "another base"}
+    for count, changed in enumerate(changes, 1):
+        right_answers(base, renderer, **{**drawn, **changed})
+        assert len(loads) == before + count
 
 
 def prepared_run(tmp_path, *more):

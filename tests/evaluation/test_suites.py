@@ -166,6 +166,10 @@ def test_rows_of_a_task_that_are_no_json_are_named(own_group):
         ("include: none.yaml", r"knows no small: .*small\.yaml cannot be read .*none\.yaml'"),
         ("task: [small", r"knows no small: .*small\.yaml cannot be read \(while parsing"),
         ("test_split: null", r"small: its definition has no test_split and no validation_split"),
+        (
+            "process_docs: !function nowhere.found",
+            r"small: a package that it needs is not installed \(Cannot import module 'nowhere'",
+        ),
     ],
 )
 def test_a_definition_that_cannot_be_used_is_named(added, said, own_group):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 from conftest import jsonl
@@ -133,3 +134,26 @@ def test_the_run_to_ship_has_a_table_of_its_own(tmp_path):
     lines = as_markdown(of_one_cells(chosen.abilities)).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| domain", "| pick", "| write"]
     assert load("recommend", []).max_general_loss == BOUND
+
+
+@pytest.mark.parametrize(
+    ("general", "expected"), [({"sft": 50, "l2": 50}, "l2"), ({"sft": 40, "l2": 30}, "sft")]
+)
+def test_the_run_with_a_table_is_the_one_to_ship_or_the_nearest_to_it(general, expected):
+    """Of two, of which l2 is the better one on the domain."""
+
+    def run(method, domain, of_100):
+        right = [[place < count for place in range(100)] for count in (domain, of_100)]
+        return scored(method, right[0], {"a": right[1]}, id=method)
+
+    base = run("base", 20, 50)
+    runs = {Path("s/base"): base}
+    for method, domain in (("sft", 30), ("l2", 40)):
+        runs[Path(f"s/{method}")] = run(method, domain, general[method])
+    (group,) = comparable(runs.values())
+    chosen = shipping(group, runs)
+    assert (chosen.run[0].name, chosen.base[1]) == (expected, base)
+    changes = {one.part: one.change.estimate for one in chosen.abilities}
+    gain = {"sft": 0.1, "l2": 0.2}[expected]
+    loss = general[expected] / 100 - 0.5
+    assert changes == {"domain": pytest.approx(gain), "general/a": pytest.approx(loss)}

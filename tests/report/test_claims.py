@@ -2,12 +2,18 @@
 
 import json
 import re
+import statistics
+from pathlib import Path
 
 import numpy
 import pytest
+from conftest import jsonl
+from scipy import stats
 from synthetic_study import scored, write_study
 
 from talr_cli.config.composition import load
+from talr_cli.report.claims.pair import at, gather_pairs
+from talr_cli.report.claims.tests import _Front
 from talr_cli.report.claims.text import as_document, as_lines
 from talr_cli.report.claims.verdicts import findings
 from talr_cli.report.provenance import asks_for_claims
@@ -17,6 +23,7 @@ from talr_cli.report.tables.published import PUBLISHED, published_cells
 from talr_cli.runs.study import load_runs
 from talr_cli.statistics.easy_share import MetricsError, easy_share, easy_share_rise, read_steps
 from talr_cli.statistics.groups import comparable
+from talr_cli.statistics.pairs import PARTS
 
 RATES = (1e-6, 5e-6, 2e-5)
 # Domain and general score by method and rate: a world like the study's.
@@ -130,6 +137,58 @@ def test_one_rate_more_on_the_front_is_enough_for_claim_2(tmp_path, words, answe
     """With labels all three are on it; in words two, as the first beats the second, or three."""
     found = verdicts(tmp_path, [*world(words), *world(LABELS, dataset="medcalc-label")])
     assert found[2, "medcalc-label"].answers == (answer, "yes")
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        ((0.60, 0.66), (0.61, 0.655), (0.59, 0.64)),
+        ((0.60, 0.66), (0.612, 0.668), (0.606, 0.666)),
+        ((0.60, 0.66), (0.608, 0.665), (0.604, 0.670)),
+    ],
+)
+def test_whether_a_rate_is_on_the_front_is_corrected_for_all_that_is_compared(scores):
+    """By p of each comparison of two rates alone, which is normal where seeds answer alike."""
+    runs = world({"sft": scores})
+    (pair,) = gather_pairs({Path(str(place)): one for place, one in enumerate(runs)})
+    found = _Front.of(pair, list(RATES))
+
+    def p(part, lr, other):
+        """Of the test that `lr` is the better one."""
+        lead = pair.lead(part, at("sft", lr), at("sft", other))
+        return stats.norm.sf(lead.estimate / lead.standard_error)
+
+    for lr in RATES:
+        better = [[p(part, lr, other) for part in PARTS] for other in RATES if other != lr]
+        worse = [[p(part, other, lr) for part in PARTS] for other in RATES if other != lr]
+        # Better on one of two scores, than each of the others; worse on both, than one of two.
+        assert found.not_on[lr] == pytest.approx(max(min(1, 2 * min(each)) for each in better))
+        assert found.not_off[lr] == pytest.approx(min(1, 2 * min(max(each) for each in worse)))
+
+
+@pytest.mark.parametrize(
+    ("easy", "answer"),
+    [((0.56, 0.64), "yes"), ((0.3, 0.75), "open"), ((0.4, 0.57), "open"), ((0.36, 0.44), "no")],
+)
+def test_whether_most_tokens_are_easy_is_told_from_a_half_of_them(tmp_path, easy, answer):
+    """Of 20 steps in each of two epochs; both runs have the same."""
+    write_study(tmp_path, world({one: WORLD[one] for one in ("sft", "talr")}), steps=60)
+    shares = [easy[step % 2] for step in range(20)] + [0.9, 0.95] * 10
+    rows = jsonl(
+        {"step": step + 1, "epoch": (step + 1) / 20, "target_tokens": 100,
+         "hard_token_share": 1 - share}
+        for step, share in enumerate(shares)
+    )  # fmt: skip
+    runs = load_runs(tmp_path, "s")
+    for path, one in runs.items():
+        if one["training"]:
+            (path / "metrics.jsonl").write_text(rows)
+    (found,) = (one for one in findings(runs) if one.claim == 4)
+    assert found.answers[0] == answer
+    mean, error = statistics.fmean(shares[:20]), statistics.stdev(shares[:20]) / 20**0.5
+    above, below = (stats.norm.sf(sign * (mean - 0.5) / error) for sign in (1, -1))
+    expected = "yes" if above < 0.025 else "no" if below < 0.025 else "open"
+    assert answer == expected
 
 
 def test_few_items_leave_a_claim_undecided(tmp_path):

@@ -33,12 +33,22 @@ ANSWERS = [["Q", " no"], ["Q", " a much longer answer"]]
 BEFORE, AFTER = (-2.0, -30.0), (-2.0, -10.0)
 
 
+# Of 3 letters in 6 bytes, and of 7 in 7.
+IN_BYTES = [["Q", " нет"], ["Q", " so, yes"]]
+
+
 @pytest.mark.parametrize(
-    ("metric", "expected"),
-    [("acc_norm,none", (" no", " a much longer answer")), ("acc,none", (" no", " no"))],
+    ("metric", "answers", "after", "second"),
+    [
+        ("acc_norm", ANSWERS, AFTER, 1),
+        ("acc", ANSWERS, AFTER, 0),
+        ("acc_norm", IN_BYTES, (-6.0, -10.0), 1),
+        ("acc_bytes", IN_BYTES, (-6.0, -10.0), 0),
+    ],
 )
-def test_an_answer_is_chosen_by_the_metric_that_counts(tmp_path, metric, expected):
-    assert flip_of(tmp_path, metric, ANSWERS, BEFORE, AFTER) == expected
+def test_an_answer_is_chosen_by_the_metric_that_counts(tmp_path, metric, answers, after, second):
+    expected = answers[0][1], answers[second][1]
+    assert flip_of(tmp_path, f"{metric},none", answers, BEFORE, after) == expected
 
 
 def test_choices_that_stand_in_the_prompts_are_told_by_these(tmp_path):

@@ -2,6 +2,8 @@
 
 import html.parser
 import json
+import math
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from command_line import talr, train
 
 from talr_cli.data.rendering import Rendered
-from talr_cli.methods.objectives import Sft
+from talr_cli.methods.objectives import Sft, Talr
 from talr_cli.report.hard_tokens import html_page, summary, weigh
 from talr_cli.statistics.easy_share import easy_share_by_epoch
 
@@ -69,6 +71,18 @@ def test_a_run_is_analyzed_on_its_own_rows(tmp_path):
     assert {path.name for path in folder.iterdir()} >= {
         *("tokens.jsonl", "tokens.html", "histogram.png", "histogram.svg")
     }
+
+
+def test_weights_are_those_of_talr_over_all_rows_as_one_batch():
+    """p ^ (1 / tau), where tau is the median of the rows' mean losses."""
+    rows, talr = [[0.5, 0.125], [0.9, 0.8, 0.05], [0.3]], Talr()
+    losses = [-torch.log(torch.tensor(row, dtype=torch.float64)) for row in rows]
+    rendered = [Rendered([0] * len(row), [0] * len(row)) for row in rows]
+    records = weigh(losses, rendered, talr, SimpleNamespace(decode=str))
+    tau = statistics.median(statistics.fmean(-math.log(p) for p in row) for row in rows)
+    for row, record in zip(rows, records, strict=True):
+        expected = [max(p ** (1 / tau), talr.w_min) for p in row]
+        assert record["weight"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_small_probabilities_are_told_apart():

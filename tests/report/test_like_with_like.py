@@ -217,9 +217,12 @@ def test_a_card_says_what_was_trained_and_not_what_was_asked_for(card):
     trained = {**training(steps=5), "epochs": 1 / 3}
     changed = {"save_dtype": "float32", "changed_share": 1.0, "changed_share_saved": 1.0}
     weights = {**changed, "distance": 1.0, "averaged": {"alpha": 0.5, "of": "sft"}}
-    ours = {**TWO_BASES[3], "training": trained, "weights": weights}
+    looked_at = {**TWO_BASES[3]["domain"], "limit": 5}
+    ours = {**TWO_BASES[3], "training": trained, "weights": weights, "domain": looked_at}
     text = card([ours])
     assert "- epochs: 0.3333\n- optimizer steps: 5\n" in text
+    assert "At most 5 of the test rows were scored." in text
+    assert "of each task were scored" not in text
 
 
 def test_a_card_without_its_base_does_not_show_that_of_a_namesake(card):

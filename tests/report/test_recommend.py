@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 from command_line import talr
+from scipy import stats
 from synthetic_study import scored, write_study
 
 from talr_cli.errors import UserError
@@ -69,6 +70,7 @@ def test_a_few_items_on_which_all_agree_are_not_sure_of_everything(n, variance):
     for bound in (0.02, 0.1):
         found = recommend(named(runs), bound)
         assert found.holds == pytest.approx(error.cdf(bound), abs=0.025)
+        assert found.candidates[0].picked == found.holds  # there is no other
 
 
 def test_what_is_given_up_is_a_paired_difference():
@@ -78,6 +80,8 @@ def test_what_is_given_up_is_a_paired_difference():
     assert found.gain.difference == pytest.approx(0.3)
     assert found.loss.difference == pytest.approx(-0.015)
     assert found.loss.low < -0.015 < found.loss.high
+    loss = statistics.NormalDist(0.015, found.loss.stderr)
+    assert found.holds == pytest.approx(loss.cdf(0.02), abs=0.03)  # others lose less
 
 
 def test_only_the_run_to_ship_is_resampled_against_others(monkeypatch):
@@ -153,6 +157,18 @@ def test_another_training_has_the_deviation_between_runs_besides():
     assert found.again.holds == pytest.approx(numpy.mean(holds), abs=0.04)
     assert found.again.picked == pytest.approx(numpy.mean(picked), abs=0.04)
     assert found.again.holds < found.holds
+
+
+def test_of_two_seeds_another_training_is_as_far_off_as_students_t_says():
+    """Of one degree of freedom, about the mean of both; how far apart they are hides the items."""
+    runs = {Path("s/base"): run("base", 0.2, 0.95, n=300)}
+    for seed, general in enumerate((0.85, 0.65)):
+        runs[Path(f"s/{seed}")] = run("sft", 0.6 + seed / 50, general, n=300, seed=seed)
+    error = statistics.stdev([0.85, 0.65]) * (1 + 1 / 2) ** 0.5
+    for errors in (0, 1, 3):
+        again = recommend(runs, 0.2 + errors * error).again
+        assert again.holds == pytest.approx(stats.t.cdf(errors, 1), abs=0.02)
+        assert again.picked == again.holds  # there is no other setting
 
 
 def test_the_command_that_is_named_can_be_typed():

@@ -152,6 +152,7 @@ LETTERS, WORDS = ["A", "B", "C", "D"], ["yes", "no", "unclear"]
         ("1-2", list("12345"), None),
         ("3/5", list("12345"), "3"),
         ("I give it 2 out of 5", list("12345"), "2"),
+        ("I give it 8 out of 10", [str(one) for one in range(1, 11)], "8"),
         ("Rating: 5/5 stars", list("12345"), "5"),
         ("4 stars out of 5 stars", list("12345"), "4"),
         ("I give it 4 of 5", list("12345"), "4"),

@@ -139,6 +139,13 @@ def test_each_part_of_a_base_model_has_a_detectable_difference():
         assert detectable_difference_of(base["domain"]) == detectable_difference([(right / 9, 9)])
 
 
+def test_partial_credit_that_is_equal_for_all_items_does_not_show_everything():
+    base = scored("base", [0.4] * 50, {"a": [0.3] * 40, "b": [1, 0] * 30})
+    assert detectable_difference_of(base["domain"]) == detectable_difference([(0.4, 50)])
+    of_two = detectable_difference([(0.3, 40), (0.5, 60)])
+    assert detectable_difference_of(base["general"]) == pytest.approx(of_two)
+
+
 def test_a_score_that_is_no_accuracy_has_no_detectable_difference():
     base = results("base", domain=(12.5, 1.0), general=None)
     assert detectable_difference_of(base["domain"]) is None

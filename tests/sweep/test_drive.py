@@ -1,6 +1,7 @@
 """What becomes of jobs that end otherwise than by making their run."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -64,8 +65,28 @@ def job(tmp_path):
 def test_outcome_of_a_job_that_ends_without_its_run(launcher, word, reason, next_time, job):
     (outcome,) = run_jobs([job], launcher, False, "final", Stop()).values()
     assert outcome.result == word
+    assert not outcome.is_good
     assert reason in outcome.reason.splitlines()[-1] if reason else not outcome.reason
     assert job_state(job) == next_time
+
+
+def test_a_job_is_not_started_before_the_run_that_it_depends_on_nor_without_it(job):
+    """The launcher has room for both at once. What has failed keeps its weights, to go on with."""
+    job.directory.model.mkdir(parents=True)
+    average = RunDirectory(job.directory.path.with_name("averaging-lr1"))
+    jobs = [job, Job("train", (), job.config, average, depends_on=job.directory)]
+    failed, averaged = run_jobs(jobs, Ends(1), False, "none", Stop()).values()
+    assert failed.result == "failed"
+    assert job.directory.model.exists()
+    assert (averaged.result, averaged.reason) == ("not started", "sft-lr1: failed")
+
+
+def test_a_job_that_leaves_one_of_its_runs_undone_has_failed(job, monkeypatch):
+    early = RunDirectory(job.directory.path.with_name("sft-lr1-at0.5"))
+    monkeypatch.setattr("talr_cli.sweep.drive.is_done", lambda _, directory: directory is early)
+    both = replace(job, points=((job.config, early),))
+    (outcome,) = run_jobs([both], Ends(0), False, "final", Stop()).values()
+    assert outcome.result == "failed"
 
 
 def test_a_job_that_another_process_makes_does_not_run_here(job, monkeypatch):

@@ -14,7 +14,7 @@ from talr_cli.sweep import needs, show
 from talr_cli.sweep.grid import expand_grid
 from talr_cli.sweep.jobs import Job
 from talr_cli.sweep.needs import ModelSize
-from talr_cli.sweep.plan import find_models, make_jobs
+from talr_cli.sweep.plan import find_models, is_finished, make_jobs
 
 
 def job(tmp_path, name, *overrides, command="train", **more):
@@ -99,11 +99,13 @@ def test_points_that_a_finished_training_is_given_cost_what_is_left_of_them(
 
     is_trained(run.directory)
     assert needs.remaining_work(run) == (0.5, 2)
+    assert not is_finished(run)
     assert show._shares(run) == "2 of its points: trained again to 0.5 of its steps"
     is_trained(late)
     assert needs.remaining_work(run) == (0.25, 1)
     is_trained(early)
     assert needs.remaining_work(run) == (0.0, 0)
+    assert is_finished(run)
     assert show._shares(run) == in_the_end
 
 

@@ -150,6 +150,17 @@ def test_a_run_that_is_asked_for_and_averaged_is_one(tiny_source):
     ]
 
 
+def test_a_run_that_is_only_averaged_is_not_made_where_its_averages_are_there(tiny_source):
+    grid = expand_grid(["model=tiny", "method=averaging", "lr=1e-3", "eval=false"], None)
+    models = find_models(grid, fetch=False)
+    tuned, averaged = make_jobs(grid, models, None)
+    assert averaged.depends_on.path == tuned.directory.path
+    averaged.directory.model.mkdir(parents=True)
+    averaged.directory.write_status("trained")
+    (found,) = make_jobs(grid, models, None)
+    assert found.directory.path == averaged.directory.path
+
+
 def test_a_base_is_scored_once_for_each_model_and_dataset(tiny_source):
     commands = [name for name, *_ in plan("dataset=medcalc-mini,esci-mini", "seed=0,1,2")]
     assert commands == ["eval"] * 2 + ["train"] * 6

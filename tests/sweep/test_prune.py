@@ -59,7 +59,12 @@ def test_ends_keeps_no_point_of_a_training(study, tmp_path):
     assert not early.model.exists()
 
 
-def test_best_deletes_only_models_that_a_comparable_run_beats(study):
+def test_best_deletes_only_models_that_a_comparable_run_beats(study, tmp_path):
+    # Of the same weights under another name, which has a recommendation of its own.
+    other = RunDirectory(tmp_path / "s" / "renamed__medcalc" / "best")
+    other.path.mkdir(parents=True)
+    best = {"domain": (0.95, 0.03), "general": (0.95, 0.03)}
+    other.write_results(results("sft", **best, id="best", model="renamed"))
     assert kept_after(study, "final") == {*study}
     assert kept_after(study, "best") == {*study} - {"beaten"}
     assert kept_after(study, "none") == set()

@@ -110,6 +110,8 @@ def test_a_killed_search_asks_for_no_trial_twice_and_tries_what_an_unkilled_one_
     assert {one.params["lr"] > 3e-3 for one in whole.trials} == {True, False}
     allowed = [one for one in whole.trials if one.params["lr"] <= 3e-3]
     assert whole.best_trial.number == max(allowed, key=lambda one: one.value).number
+    first, other = (searched(Scores(tmp_path), 1, f"of-{n}", search_seed=n) for n in (0, 1))
+    assert first.trials[0].params == whole.trials[0].params != other.trials[0].params
     (tmp_path / "made.txt").unlink()
     for dies_at in (1, 2, 3):  # scoring the base, then within two of the trials
         with pytest.raises(SystemExit):
@@ -213,6 +215,15 @@ def test_a_trial_below_the_median_at_a_point_is_pruned(found_here, tmp_path, mon
     assert all(one.intermediate_values.keys() == {250} for one in pruned)
     trained = {run for _, run in runs_made(tmp_path)}
     assert len(trained) == len(done)
+
+
+@pytest.mark.parametrize(
+    ("domain", "loss", "expected"), [(0.5, 0.05, 0.2), (0.5, 0.02, 0.5), (0.5, -0.3, 0.5)]
+)
+def test_only_a_general_loss_beyond_the_bound_counts_against_a_score(domain, loss, expected):
+    """Ten times."""
+    search = Search(SPACE, FIXED, None, SearchConfig(max_general_loss=0.02), Scores)
+    assert search._penalised_score(domain, loss) == pytest.approx(expected)
 
 
 class ImpatientStop:

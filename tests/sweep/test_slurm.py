@@ -382,6 +382,12 @@ def test_status_is_told_by_files_and_queue(cluster, capsys):
     assert {one["job"] for one in answer["runs"]} == {"1", "2", "3"}
     runs["sft"].write_status("diverged", "a\nthe loss is nan")
     assert states()["sft"] == ("diverged", "the loss is nan")
+    runs["sft"].write_status("trained")  # and to be scored, but for eval=false
+    for text, state in (("eval: true", "stopped"), ("eval: [", "stopped"), ("eval: false", "done")):
+        runs["sft"].config.write_text(f"{text}\n")
+        assert states()["sft"][0] == state
+    put(cluster, "squeue", "echo away >&2; exit 1")
+    assert "the queue cannot be read: " in "".join(study_overview(Path("runs"), "default").notes)
 
 
 def test_status_of_a_study_without_slurm_is_that_of_its_files(cluster, monkeypatch):
