@@ -290,6 +290,15 @@ def test_a_step_without_targets_changes_nothing(tmp_path):
     assert not actual.any()
 
 
+def test_a_step_of_one_target_is_divided_by_one(tmp_path):
+    batch = [{**row, "labels": [-100] * len(row["labels"])} for row in rows(2)]
+    batch[1]["labels"][-1] = batch[1]["input_ids"][-1]
+    model = toy()
+    expected, _ = reference_gradient(model, batch[1:], OBJECTIVES["sft"][1])
+    actual, _ = trainer_gradient(model, batch, Sft(), tmp_path, 2)
+    assert relative(actual, expected) < 1e-5
+
+
 def test_losses_stay_finite_at_extreme_logits(toy_model):
     """p = 1 and p near 0: weights and gradients stay finite at losses of 1e4."""
     with torch.no_grad():
