@@ -37,10 +37,8 @@ def each_once(
     for _ in range(most_draws):
         made = make(draw)
         name = key(made)
-        if name in seen:
-            continue
-        seen.add(name)
-        if belongs(name):
+        if name not in seen and belongs(name):
+            seen.add(name)
             yield made
 
 

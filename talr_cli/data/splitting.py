@@ -49,10 +49,9 @@ def sample_evenly(examples: Sequence[Example], limit: int | None) -> list[Exampl
     They are every n-th row in the order of category and group. The first rows of a file are often
     of one kind, while the mean over these is close to the mean over all rows.
     """
-    total = len(examples)
-    if limit is None or limit >= total:
+    if limit is None:
         return list(examples)
-    by_kind = sorted(range(total), key=lambda i: (examples[i].category, examples[i].group))
+    by_kind = sorted(range(len(examples)), key=lambda i: (examples[i].category, examples[i].group))
     return [examples[index] for index in sorted(spread_evenly(by_kind, limit))]
 
 

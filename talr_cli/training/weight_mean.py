@@ -77,7 +77,6 @@ class WeightMean:
         Args:
             model: With the weights of the same checkpoint.
         """
-        self._mean = {}
         self.update(model)  # makes tensors of the right shapes, sharded as the weights are
         if (folder / FILE_NAME).is_dir():
             import torch.distributed.checkpoint as sharded

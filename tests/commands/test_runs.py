@@ -30,7 +30,7 @@ def test_the_run_directory_is_complete(run):
     assert json.loads((run / "status.json").read_text())["state"] == "evaluated"
     assert not (run / "checkpoints").exists()
     results = json.loads((run / "results.json").read_text())
-    assert results["run"]["method"] == "talr"
+    assert [results["run"][key] for key in ("method", "lr", "seed")] == ["talr", 1e-3, 0]
     assert results["training"]["steps"] == 12
     assert results["training"]["device"] == "cpu"
     assert results["training"]["processes"] == 1

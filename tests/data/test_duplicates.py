@@ -38,6 +38,8 @@ def test_ids_that_occur_twice_are_numbered_and_warned_of(caplog):
 )
 def test_overlap_ignores_case_space_and_unicode_forms(train, test, same):
     assert count_overlap([example("one", train)], [example("two", test)]) == same
+    other = {"role": "system", "content": test}
+    assert count_overlap([example("one", train)], [Example("two", (other,), "x")]) == 0
 
 
 def test_each_test_row_that_was_trained_on_counts_once():

@@ -186,8 +186,9 @@ def test_which_answers_of_several_are_trained_is_chosen_and_said(tmp_path, caplo
     last = one(tmp_path, row)
     assert (last.messages, last.turns, last.completion) == (tuple(THREE), (), "Santiago.")
     assert "1 of 1 training rows have several answers: dataset.train_on=last" in caplog.text
-    splits = loaded(tmp_path, row, test=[row], train_on="all", max_overlap=1.0)
-    assert splits.train[0].turns == (1,)
+    own = str(tmp_path / "train.jsonl")
+    splits = loaded(tmp_path, row, test=[row], validation=own, train_on="all", max_overlap=1.0)
+    assert splits.train[0].turns == splits.validation[0].turns == (1,)
     assert splits.test[0].turns == ()
     assert "dataset.train_on=all trains all of each" in caplog.text
 

@@ -121,12 +121,13 @@ def test_math_rows_take_the_answer_or_the_box_of_the_solution(tmp_path, files, m
 
 def test_bad_rows_of_both_files_are_named_together(tmp_path, files):
     (tmp_path / "train.json").write_text(json.dumps([ROWS[0], {**ROWS[1], "response": " "}]))
-    lines = [GSM8K, {**GSM8K, "answer": "It is 4."}, {**GSM8K, "answer": "so #### four"}]
+    answers = ("It is 4.", "so #### four", "#### Two steps\n2 + 2 = 4\n#### 4")  # the last is good
+    lines = [GSM8K, *({**GSM8K, "answer": answer} for answer in answers)]
     (tmp_path / "test.jsonl").write_text(jsonl(lines))
     with pytest.raises(UserError) as error:
         MetaMath(**files).load()
     message = str(error.value)
-    assert message.startswith("3 of 5 rows are bad")
+    assert message.startswith("3 of 6 rows are bad")
     assert "train.json:2 has no response" in message
     assert "test.jsonl:2, 3 has an answer without a number after ####" in message
 

@@ -25,8 +25,12 @@ def write(path, *lines):
 
 
 def test_a_row_of_a_prompt_and_a_row_of_messages_are_read(tmp_path):
-    path = write(tmp_path / "a.jsonl", GOOD, CONVERSATION)
+    named = {"group": "sums", "category": "maths"}
+    path = write(tmp_path / "a.jsonl", {**GOOD, **named}, CONVERSATION)
     first, second = Jsonl(train=path).load().train
+    twice = write(tmp_path / "twice.jsonl", *[{**GOOD, "id": "x"}] * 2)
+    assert [row.id for row in Jsonl(train=path, test=twice).load().test] == ["x", "x#2"]
+    assert [(row.group, row.category) for row in (first, second)] == [("sums", "maths"), ("", "")]
     assert Jsonl(train=path).name == Jsonl(train=[path, "b.csv"]).name == "a"
     assert Jsonl(hub_id="someone/rows").name == "rows"
     assert Jsonl(train=".hidden").name == ".hidden"
@@ -48,6 +52,7 @@ def test_some_of_the_training_rows_are_drawn_by_data_seed(tmp_path):
 
     assert drawn(train_rows=20)[:9] == drawn(train_rows=9)
     assert len({*drawn(train_rows=20)}) == 20
+    assert {*drawn(train_rows=40)} == {*drawn()}
     assert {*drawn(train_rows=9)} != {*drawn(train_rows=9, data_seed=1)} != {*drawn()[:9]}
     with pytest.raises(UserError, match=r"dataset\.train_rows=41 is not between 1 and the 40 rows"):
         drawn(train_rows=41)

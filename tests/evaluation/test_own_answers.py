@@ -240,20 +240,26 @@ def test_the_scorer_counts_for_the_identity_where_it_chooses_the_rows(tmp_path, 
     (tmp_path / "test.jsonl").write_text(f"{row}\n".replace("2 + 2", "3 + 1"))
     common = (
         *("model=tiny", "device=cpu", "dataset=jsonl", "dataset.train=rows.jsonl"),
-        *("dataset.test=test.jsonl", "dataset.scorer=own_judge.judge", "trainer.batch_size=2"),
+        *("dataset.test=test.jsonl", "trainer.batch_size=2"),
     )
 
-    def identities(comment):
+    def identities(comment, scorer="own_judge.judge"):
         text = f"def judge(output, reference):\n    return True  # {comment}\n"
         (tmp_path / "own_judge.py").write_text(text)
         return [
-            prepare(config("train", *common, f"replay={name}")).identity
+            prepare(config("train", *common, f"dataset.scorer={scorer}", f"replay={name}")).identity
             for name in ("none", "self")
         ]
 
-    one, other = identities("one"), identities("other")
-    assert one[0] == other[0]
-    assert one[1] != other[1]
+    found = [
+        identities("one"),
+        identities("other"),
+        identities("other", "exact_match"),
+        identities("other", "numeric"),
+    ]
+    without, with_own = zip(*found, strict=True)
+    assert len({*without}) == 1
+    assert len({*with_own}) == 4
 
 
 def as_rank(folder):

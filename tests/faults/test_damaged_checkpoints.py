@@ -126,14 +126,15 @@ def test_time_tokens_and_memory_include_the_steps_before_an_interruption(run, wh
     newest = run.last_checkpoint()[1]
     state = json.loads((newest / "talr_state.json").read_text())
     assert state["spent"]["input_tokens"] == tokens
-    state["spent"] |= {"seconds": 1e6, "peak_memory_gib": 99.0}
+    state["spent"] |= {"seconds": 100.0, "peak_memory_gib": 99.0}
     (newest / "talr_state.json").write_text(json.dumps(state))
     seal(newest)
     _, again = gone_on(run)
     assert again["resumed_from_step"] == again["timed_steps"] == again["steps"] == STEPS
-    assert 1e6 < again["seconds"] < 1e6 + 1000
+    assert 100 < again["seconds"] < 1000
     assert again["peak_memory_gib"] == 99.0
-    assert again["tokens_per_second"] == round(tokens / again["seconds"], 1)
+    assert again["tokens_per_second"] == pytest.approx(tokens / again["seconds"], abs=0.06)
+    assert again["tokens_per_second"] > 0.1
     targets = EPOCHS * sum(label != -100 for row in rows() for label in row["labels"])
     assert again["target_tokens"] == training["target_tokens"] == targets
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from command_line import in_two_ranks
 from optimizer_step import toy
 from tiny_training import EPOCH_STEPS, STEPS, trained
 from transformers import TrainerCallback
@@ -17,6 +18,46 @@ class Killed(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == EPOCH_STEPS:
             raise ZeroDivisionError
+
+
+class Stopped(TrainerCallback):
+    """Asks for a stop within the second epoch, for which there is a checkpoint."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= state.global_step == EPOCH_STEPS + 1
+
+
+def whole_and_stopped(folder, **given):
+    """(model, training results) of a training, and of one that was stopped and goes on."""
+    whole, stopped = RunDirectory(folder / "whole"), RunDirectory(folder / "stopped")
+    for run in (whole, stopped):
+        run.path.mkdir(exist_ok=True)
+    with pytest.raises(KeyboardInterrupt):
+        trained(stopped, callbacks=[Stopped()], given=given)
+    return trained(whole, given=given), trained(stopped, given=given)
+
+
+def test_a_training_stopped_within_an_epoch_goes_on_with_the_rows_that_are_left(tmp_path):
+    (model, _), (other, training) = whole_and_stopped(tmp_path)
+    assert (training["resumed_from_step"], training["steps"]) == (EPOCH_STEPS + 1, STEPS)
+    expected = model.state_dict()
+    assert all(torch.equal(one, expected[name]) for name, one in other.state_dict().items())
+
+
+def as_rank(folder):
+    both = whole_and_stopped(folder, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    if torch.distributed.get_rank() == 0:
+        torch.save([model.state_dict() for model, _ in both], folder / "both.pt")
+
+
+@pytest.mark.slow
+def test_stopped_ranks_go_on_with_the_rows_that_are_left(tmp_path):
+    in_two_ranks(as_rank, tmp_path)
+    expected, found = torch.load(tmp_path / "both.pt")
+    assert all(torch.equal(one, expected[name]) for name, one in found.items())
+    one_process, _ = trained(RunDirectory(tmp_path / "one process"))
+    for name, one in one_process.state_dict().items():
+        assert torch.allclose(one, found[name], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,15 @@ def steps_of(run):
     return [one for one in map(json.loads, lines) if "loss" in one]
 
 
+class Falling(Finch):
+    """A schedule of one's own: by the loss, and by the number of the step."""
+
+    def share(self, step, steps):
+        return super().share(step, steps) * (1 - step / steps)
+
+
 @pytest.mark.parametrize(
-    "schedule", [Finch(rate_at_one_nat=0.5), Cosine(0.2)], ids=["a state", "none"]
+    "schedule", [Falling(rate_at_one_nat=0.5), Cosine(0.2)], ids=["a state", "none"]
 )
 def test_a_resumed_run_ends_with_the_same_weights(schedule, tmp_path):
     whole = RunDirectory(tmp_path / "whole")
@@ -95,7 +102,8 @@ def test_a_resumed_run_ends_with_the_same_weights(schedule, tmp_path):
     if isinstance(schedule, Finch):
         logged = steps_of(whole)
         losses = [one["loss"] for one in logged]
-        expected = finch_rates(losses, 1e-2, 0.5e-2, 0.9, 1e-8)
+        rates = finch_rates(losses, 1e-2, 0.5e-2, 0.9, 1e-8)
+        expected = [rate * (1 - step / STEPS) for step, rate in enumerate(rates)]
         assert [one["lr"] for one in logged] == pytest.approx(expected, rel=1e-6)
         assert len({*expected}) == STEPS
     cut = cut_before_the_last_checkpoint(whole, tmp_path / "cut")

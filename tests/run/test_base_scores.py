@@ -73,6 +73,9 @@ def test_trainings_on_other_data_are_told_apart_whatever_else_is_alike(tmp_path)
     train = write_rows(tmp_path / "train.jsonl", ROW)
     given = ("dataset=jsonl", f"dataset.train={train}")
     first = data_identity(config("train", *given))
-    assert data_identity(config("train", *given, "lr=1e-3", "trainer.epochs=9")) == first
+    same = ("lr=1e-3", "trainer.epochs=9", "dataset.data_seed=1", f"dataset.test={train}")
+    assert data_identity(config("train", *given, *same)) == first
+    one, other = (config("train", *given, f"dataset.data_seed={seed}") for seed in (1, 2))
+    assert data_identity(one, drawn=True) != data_identity(other, drawn=True)
     write_rows(train, ROW, ROW)
     assert data_identity(config("train", *given)) != first

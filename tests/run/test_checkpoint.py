@@ -11,8 +11,11 @@ from synthetic_study import scored
 
 from talr_cli.commands import eval as eval_command
 from talr_cli.commands import train as train_command
+from talr_cli.data.base import Example, Splits
+from talr_cli.evaluation.config import DomainEvalConfig
 from talr_cli.run import record
 from talr_cli.run.record import covers_more, is_scored, scoring_identity
+from talr_cli.runs import environment
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -117,7 +120,9 @@ def test_scores_of_more_items_are_known_before_they_are_replaced(
     assert covers_more(directory.read_results(), asked) == fuller
 
 
-def test_scores_are_those_asked_for_where_all_that_they_depend_on_is_the_same(tmp_path):
+def test_scores_are_those_asked_for_where_all_that_they_depend_on_is_the_same(
+    tmp_path, monkeypatch
+):
     directory, asked = RunDirectory(tmp_path), config("eval")
     assert not is_scored(asked, directory.read_results())
     results = scored("sft", [1, 0], {"one": [1, 0]}, id="1")
@@ -132,6 +137,16 @@ def test_scores_are_those_asked_for_where_all_that_they_depend_on_is_the_same(tm
         "dataset.data_seed=1",
     ):
         assert not is_scored(config("eval", other), directory.read_results())
+    with monkeypatch.context() as later:
+        later.setattr(environment, "_version", lambda package: "99")
+        assert not is_scored(asked, directory.read_results())
     results["general"]["missing"] = {"ifeval": "its data"}  # which is there by now
     directory.write_results(results)
     assert not is_scored(asked, directory.read_results())
+
+
+def test_a_limit_takes_test_rows_of_every_category():
+    asked = ({"role": "user", "content": "?"},)
+    rows = [Example(str(n), asked, "x", category="first" if n < 9 else "last") for n in range(12)]
+    found = record.domain_rows(DomainEvalConfig(limit=4), Splits([], [], rows, None))
+    assert [row.category for row in found] == ["first"] * 3 + ["last"]

@@ -10,6 +10,7 @@ import pytest
 import synthetic_study
 import torch
 from conftest import jsonl
+from optimizer_step import reference
 from synthetic_study import scored
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
@@ -17,7 +18,7 @@ from talr_cli.config import composition
 from talr_cli.data.rows import Row
 from talr_cli.errors import DivergedError, UnwritableError, UserError
 from talr_cli.run.execute import run_to_end
-from talr_cli.run.identity import identity
+from talr_cli.run.identity import data_identity, identity, setting_identity
 from talr_cli.run.make import make_by_averaging, make_by_training
 from talr_cli.run.prepare import prepare
 from talr_cli.runs.checkpoints import finished
@@ -111,14 +112,18 @@ def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
             if step == 2:
                 raise KeyboardInterrupt
 
-    run = prepared_run(tmp_path, "eval=false", "trainer.epochs=3", "trainer.batch_size=4")
+    replayed = ("replay=general", "replay.share=0.5")
+    run = prepared_run(
+        tmp_path, "eval=false", "trainer.epochs=3", "trainer.batch_size=4", *replayed
+    )
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
         with pytest.raises(KeyboardInterrupt):
             make_by_training()(run, Kill())
     assert [step for step, _ in finished(run.directory.checkpoints)] == [1]
-    with pytest.raises(UserError, match="was trained on other rows, or in another order"):
-        run_to_end(replace(run, rows=run.rows[::-1]), make_by_training())
+    for others in ({"rows": run.rows[::-1]}, {"general": run.general[::-1]}):
+        with pytest.raises(UserError, match="was trained on other rows, or in another order"):
+            run_to_end(replace(run, **others), make_by_training())
     done = run_to_end(run, make_by_training())
     assert done.read_training()["training"]["resumed_from_step"] == 1
 
@@ -161,11 +166,33 @@ def test_a_picture_that_cannot_be_drawn_is_no_failure_of_the_run(tmp_path, monke
     monkeypatch.setattr("talr_cli.run.execute.start_tracker", lambda *about: tracker)
     monkeypatch.setattr("talr_cli.run.execute.directory_source", lambda folder: run.source)
     monkeypatch.setattr("talr_cli.run.execute.score", lambda *asked, **named: results)
-    monkeypatch.setattr("talr_cli.run.execute._plot_tradeoff", broken)
+    monkeypatch.setattr("talr_cli.run.track._plot_tradeoff", broken)
     run_to_end(run, mock.Mock())
     assert tracker.told == [(Ending.DONE, results, None)]
     assert "the tracker gets no picture: ValueError: no such font" in caplog.text
     assert run.directory.read_status().state == "trained"  # as the score here writes none
+
+
+def test_a_run_keeps_the_loss_of_its_validation_rows_and_what_it_was_trained_on(tmp_path):
+    run = prepared_run(
+        tmp_path, "eval=false", "trainer.validate=true", "dataset.validation_rows=3", "lr=1e-12",
+        "trainer.max_steps=1", "trainer.batch_size=4", "trainer.precision=fp32",
+        "dataset.data_seed=1",
+    )  # fmt: skip
+    done = run_to_end(run, make_by_training())
+    found = [row["validation_loss"] for row in done.read_metrics() if "validation_loss" in row]
+    model = run.load_base(torch.float32)
+
+    def mean_loss(rows):
+        with torch.no_grad():
+            return float(torch.cat([reference(model, vars(row))[0] for row in rows]).mean())
+
+    assert found == pytest.approx([mean_loss(run.validation)], rel=1e-5)
+    assert found != pytest.approx([mean_loss(run.rows)], rel=1e-4)
+    kept = done.read_training()
+    assert kept["setting"] == setting_identity(run.config, run.source.fingerprint)
+    assert kept["trained_on"] == data_identity(run.config)
+    assert kept["training"]["rows_chosen"] == data_identity(run.config, drawn=True)
 
 
 @pytest.mark.parametrize("lacking", [{"test": []}, {"scorer": None}], ids=str)

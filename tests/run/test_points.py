@@ -109,7 +109,7 @@ def test_an_epoch_ends_with_its_last_step_however_many_epochs_there_are(train):
 
 
 @pytest.mark.parametrize("epochs", [1.1, 2, 2.05, 2.1, 2.5, 3, 7.001, 9.99])
-@pytest.mark.parametrize("rows", [5, 24, 30, 1001])
+@pytest.mark.parametrize("rows", [5, 24, 30, 120, 1001])
 def test_points_at_epochs_are_whole_passes_over_the_rows(epochs, rows):
     in_epoch = -(-rows // 4)
     whole = math.ceil(epochs * in_epoch)  # as transformers has it

@@ -21,11 +21,14 @@ def test_base_losses_follow_the_precision_and_are_kept_apart(tmp_path, monkeypat
     plain = torch.stack([reference(model, row)[0].detach().mean() for row in ROWS])
     with torch.autocast("cpu", torch.bfloat16):
         rounded = torch.stack([reference(model, row)[0].detach().float().mean() for row in ROWS])
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5  # which is of the training alone
     for half, expected, other in ((None, plain, rounded), (torch.bfloat16, rounded, plain)):
         losses = BaseModel(model, "toy", half, "cpu").losses(RENDERED)
         assert (losses - expected).abs().max() < 0.1 * (losses - other).abs().max()
     torch.testing.assert_close(BaseModel(model, "toy", None, "cpu").losses(RENDERED), plain.float())
     assert len(list(tmp_path.glob("base_losses/*.json.gz"))) == 2
+    assert model.training
 
 
 @pytest.mark.parametrize("ask", [BaseModel.losses, BaseModel.target_losses])

@@ -28,7 +28,7 @@ def stopped_at(folder, losses, name="loss"):
     return None
 
 
-@pytest.mark.parametrize("name", ["loss", "weighted_loss", "grad_norm"])
+@pytest.mark.parametrize("name", ["loss", "penalty", "weighted_loss", "grad_norm"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nan_or_infinity_stops_the_run_at_once(tmp_path, name, value):
     assert stopped_at(tmp_path, [1.0, 2.0, value, 1.0], name) == 3

@@ -290,6 +290,25 @@ def test_a_step_without_targets_changes_nothing(tmp_path):
     assert not actual.any()
 
 
+def test_a_step_of_one_target_is_divided_by_one(tmp_path):
+    batch = [{**row, "labels": [-100] * len(row["labels"])} for row in rows(2)]
+    batch[1]["labels"][-1] = batch[1]["input_ids"][-1]
+    model = toy()
+    expected, _ = reference_gradient(model, batch[1:], OBJECTIVES["sft"][1])
+    actual, _ = trainer_gradient(model, batch, Sft(), tmp_path, 2)
+    assert relative(actual, expected) < 1e-5
+
+
+def test_a_row_without_targets_takes_no_weight_of_another(tmp_path):
+    batch = rows(8)
+    for row in batch[:4]:
+        row["labels"] = [-100] * len(row["labels"])
+    model, (objective, weigh) = toy(), OBJECTIVES["flow"]
+    expected, _ = reference_gradient(model, batch[4:], weigh)
+    actual, _ = trainer_gradient(model, batch, objective, tmp_path, 8)
+    assert relative(actual, expected) < 1e-5
+
+
 def test_losses_stay_finite_at_extreme_logits(toy_model):
     """p = 1 and p near 0: weights and gradients stay finite at losses of 1e4."""
     with torch.no_grad():
