@@ -186,13 +186,12 @@ def sft_config(folder, **given):
     usual = {
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "max_length": None,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "pad_token": "<pad>",
     }
     return SFTConfig(output_dir=str(folder), **{**usual, **given})
 

@@ -65,8 +65,10 @@ def make_by_training(points: Sequence[Run] = ()) -> MakeModel:
         check_same_rows(run.directory.checkpoints, digest(run.rows, run.general))
         ranks.broadcast((TRAIN, run.identity, [one.identity for one in points]))
         with stop_requests(STOPPING) as stop, warnings.catch_warnings():
-            # PEFT gives this warning whenever an adapter is saved; the vocabulary was checked.
+            # PEFT looks for the base's vocabulary on the hub when an adapter is saved, and warns if
+            # it finds none or has no network; the vocabulary was checked.
             warnings.filterwarnings("ignore", "Could not find a config file in")
+            warnings.filterwarnings("ignore", "Unable to fetch remote file")
             # These are about a head tied to the embedding, which `merge_adapter` takes care of.
             warnings.filterwarnings("ignore", "Model with `tie_word_embeddings=True`")
             warnings.filterwarnings("ignore", "Input and output embeddings are no longer tied")

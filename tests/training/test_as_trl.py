@@ -72,7 +72,7 @@ def test_sft_has_the_losses_gradient_norms_and_weights_of_trl(
             seed=3,
             logging_steps=1,
             bf16=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             use_cpu=True,
             save_strategy="no",
             report_to="none",
