@@ -76,14 +76,12 @@ _SUPERSCRIPTS = str.maketrans(
 )
 _SUPERSCRIPT = re.compile("(?<=[\\w)])[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _VULGAR = re.compile(r"(?:(?<![\d.,])(\d{1,9}) ?)?([\u00bc-\u00be\u2150-\u215e])")
-_MIXED = re.compile(
-    r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})[/\u2044](\d{1,3})(?![\d/^]|\.\d| ?w)", re.IGNORECASE
-)
+_MIXED = re.compile(r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})[/\u2044](\d{1,3})(?![\d/^]|\.\d)")
 _FRACTION = re.compile(
     r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"
     r"(?:\{([^{}]{1,80})\} ?\{([^{}]{1,80})\}|(\d) ?(\d))"
 )
-_OF_WEEKS = re.compile(r" ?(?:weeks?|wks?|w)\b", re.IGNORECASE)
+_WEEKS = re.compile(r" ?(?:weeks?|wks?|w)\b", re.IGNORECASE)
 _HTML = (
     (re.compile(r"<sup>([-+]?\d{1,9})</sup>", re.IGNORECASE), r"^\1"),
     (re.compile(r"<sub>(\w{1,9})</sub>", re.IGNORECASE), r"_\1"),
@@ -237,14 +235,19 @@ def _mixed(whole: str | None, part: float) -> str:
 
 def _mixed_number(match: re.Match[str]) -> str:
     sign, whole, above, below = match.groups()
-    if not 0 < int(above) < int(below):
+    if not 0 < int(above) < int(below) or _is_of_days(match, below):
         return match[0]
     return sign + _mixed(whole, int(above) / int(below))
 
 
+def _is_of_days(match: re.Match[str], below: str) -> bool:
+    """Whether a mixed number stands for weeks and days, as in 17 6/7 weeks."""
+    return below == "7" and _WEEKS.match(match.string, match.end()) is not None
+
+
 def _fraction(match: re.Match[str]) -> str:
     whole, above, below = match[1], match[2] or match[4], match[3] or match[5]
-    if whole and _OF_WEEKS.match(match.string, match.end()):  # 17 6/7 weeks are 17 weeks, 6 days
+    if whole and _is_of_days(match, below):
         return f"{whole} {above}/{below}"
     try:
         part = to_float(above) / to_float(below)

@@ -409,6 +409,8 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
         ("Answer: 41 42", None),
         ("Answer: 1 042", 1042),
         ("Answer: -2 3/4", -2.75),
+        ("Answer: 2 1/2 weeks", 2.5),
+        ("Answer: $2\\frac{1}{2}$ weeks", 2.5),
         ("\\boxed{-2\\frac{3}{4}}", -2.75),
         ("\\boxed{2\\frac{3}{3}}", 2),  # a product: no mixed number has a whole part there
         ("Answer: 1.2345 thousand", 1234.5),
