@@ -133,7 +133,7 @@ class AnalyzeConfig(StudyConfig):
         "what to analyze: a run, a checkpoint or an adapter on disk, or a hub id; null: the "
         "base model",
         None,
-        is_path=True,
+        **A_PATH,
     )
     device: str = value(DEVICE, "auto", choices=DEVICES)
     quiet: bool = value(QUIET, False)

@@ -50,7 +50,7 @@ def choice_likelihoods(
         require_room(example, max(len(one.input_ids) for one in own), most)
     longest = max((len(one.targets) for own in answers for one in own), default=1)
     # The batch size is for rows with logits at SCORED positions.
-    batch_size = BatchSize(max(1, batch_size.current * SCORED // max(SCORED, longest)))
+    batch_size.current = max(1, batch_size.current * SCORED // max(SCORED, longest))
     totals = _read_shared(model, answers, batch_size)
     if totals is None:
         totals = _read_separately(model, answers, renderer.tokenizer.pad_token_id, batch_size)

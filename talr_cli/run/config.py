@@ -41,6 +41,7 @@ class EvalConfig:
         "what to score: a run, a checkpoint or an adapter on disk, or a hub id; null: the "
         "base model",
         None,
+        may_be_empty=False,
         is_path=True,
         identity=False,
     )

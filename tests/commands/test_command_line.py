@@ -92,6 +92,7 @@ MISTAKES = {
     "batch": (("train", "trainer.micro_batch_size=3"), "not a multiple"),
     "required": (("train", "dataset=jsonl"), "dataset.train is required"),
     "empty path": (("train", "dataset=jsonl", "dataset.train="), "dataset.train is empty"),
+    "empty checkpoint": (("eval", "ckpt="), "ckpt is empty"),
     "missing file": (("train", "dataset=jsonl", "dataset.train=no.jsonl"), "no.jsonl"),
     "config dir": (("train", "--config-dir", "nowhere"), "nowhere"),
     "empty study": (("report", "study=nothing"), "talr train study=nothing"),
