@@ -136,3 +136,14 @@ def likelihoods(model, questions):
     ]
     renderer = SimpleNamespace(encode=encode, tokenizer=SimpleNamespace(pad_token_id=0))
     return [one.values() for one in choice_likelihoods(model, renderer, rows, BatchSize(8))]
+
+
+class ScaledHead(torch.nn.Linear):
+    """A head with a factor for each token, as Dory's, of the weights of a plain one."""
+
+    def __init__(self, plain):
+        super().__init__(plain.in_features, plain.out_features, bias=False)
+        self.weight = plain.weight
+
+    def forward(self, hidden):
+        return super().forward(hidden) * torch.linspace(0.5, 2, self.out_features)

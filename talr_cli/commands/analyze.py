@@ -53,12 +53,14 @@ def analyze(composed: Composed[AnalyzeConfig]) -> None:
 
     import torch
 
+    from talr_cli.models.head import check_head
     from talr_cli.report import hard_tokens
     from talr_cli.statistics.easy_share import easy_share_by_epoch
     from talr_cli.training.base_losses import target_losses
 
     log.info("analyze: %d rows under %s", len(encoded), source.origin)
     scored = load_model(source, model, "auto", device)
+    check_head(scored)
     half = torch.bfloat16 if bf16_is_fast(device) else None
     losses = target_losses(scored, encoded, half)
     tokens = hard_tokens.weigh(losses, encoded, objective, renderer.tokenizer)

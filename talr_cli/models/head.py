@@ -79,8 +79,8 @@ def logit_cap(text: Any) -> float | None:
 def check_head(model: PreTrainedModel) -> None:
     """Refuse a model whose losses would be wrong here; tries it on a few tokens.
 
-    The losses here are computed from the last hidden states by `head_logits`, and assume that no
-    token sees a later one. The trial is skipped for weights on the meta device, and for a kernel
+    The losses here are computed from the last hidden states and the head's matrix, and assume that
+    no token sees a later one. The trial is skipped for weights on the meta device, and for a kernel
     that does not run on this device.
 
     Raises:
@@ -128,7 +128,7 @@ def check_head(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def head_is_plain(model: PreTrainedModel) -> bool:
-    """Whether `head_logits` of the last hidden states gives the model's own logits; tries it."""
+    """Whether last hidden states and the head's matrix give the model's own logits; tries it."""
     own, made = _logits_both_ways(model, _trial_row(model))
     return _alike(made, own, _largest_rounding(model.dtype))
 
@@ -141,12 +141,17 @@ def _trial_row(model: PreTrainedModel) -> torch.Tensor:
 def _logits_both_ways(
     model: PreTrainedModel, row: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(the model's own logits[T, V], those by `head_logits`) for ids[1, T], in fp32."""
+    """(the model's own logits[T, V], those by the head's matrix) for ids[1, T], in fp32."""
     own = model(input_ids=row, use_cache=False).logits[0].float()
     hidden = backbone(model)(input_ids=row, use_cache=False).last_hidden_state
-    if getattr(model.get_output_embeddings(), "in_features", hidden.shape[-1]) != hidden.shape[-1]:
+    head: Any = model.get_output_embeddings()
+    if getattr(head, "in_features", hidden.shape[-1]) != hidden.shape[-1]:
         return own, own[:0]  # something lies between them, as in RemBERT
-    return own, head_logits(model, hidden[0])
+    if not head.weight.is_floating_point():  # quantised
+        return own, head_logits(model, hidden[0])
+    # A head may do more than this: Dory's has a factor for each token.
+    projected = torch.nn.functional.linear(hidden[0], head.weight, getattr(head, "bias", None))
+    return own, scale_logits(projected, model.config.get_text_config())
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor, close: float) -> bool:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from small_models import made, token_ids
+from small_models import ScaledHead, made, token_ids
 
 from talr_cli.errors import UserError
-from talr_cli.models.head import backbone, check_head, head_logits
+from talr_cli.models.head import backbone, check_head, head_is_plain, head_logits
 from talr_cli.training.collator import Collator
 from talr_cli.training.token_scores import add_token_scores, score_targets
 
@@ -39,6 +39,15 @@ def test_a_model_that_takes_rows_of_some_lengths_only_is_refused():
     with pytest.raises(UserError, match=r"reformer models cannot be trained here.*any length"):
         check_head(model)
     assert not model.training
+
+
+def test_a_head_with_a_factor_for_each_token_is_refused():
+    model = made("llama")
+    assert head_is_plain(model)
+    model.lm_head = ScaledHead(model.lm_head)
+    assert not head_is_plain(model)
+    with pytest.raises(UserError, match="in a way of their own"):
+        check_head(model)
 
 
 def test_a_model_that_looks_ahead_is_refused():

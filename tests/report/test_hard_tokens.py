@@ -9,8 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from command_line import talr, train
+from small_models import ScaledHead
 
+from talr_cli.commands import analyze as command
 from talr_cli.data.rendering import Rendered
+from talr_cli.errors import UserError
 from talr_cli.methods.objectives import Sft, Talr
 from talr_cli.report.hard_tokens import html_page, summary, weigh
 from talr_cli.statistics.easy_share import easy_share_by_epoch
@@ -71,6 +74,20 @@ def test_a_run_is_analyzed_on_its_own_rows(tmp_path):
     assert {path.name for path in folder.iterdir()} >= {
         *("tokens.jsonl", "tokens.html", "histogram.png", "histogram.svg")
     }
+
+
+def test_a_model_whose_logits_are_of_another_kind_is_not_analyzed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load = command.load_model
+
+    def with_another_head(*given):
+        model = load(*given)
+        model.lm_head = ScaledHead(model.lm_head)
+        return model
+
+    monkeypatch.setattr(command, "load_model", with_another_head)
+    with pytest.raises(UserError, match="in a way of their own"):
+        command.main(["model=tiny", "dataset.train_rows=4", "device=cpu"])
 
 
 def test_weights_are_those_of_talr_over_all_rows_as_one_batch():
