@@ -17,7 +17,7 @@ from talr_cli.data.base import Example
 from talr_cli.data.rendering import Rendered, Renderer
 from talr_cli.evaluation.continuations import Choices, continuation_likelihoods
 from talr_cli.evaluation.generation import require_room
-from talr_cli.evaluation.memory import SCORED, BatchSize
+from talr_cli.evaluation.memory import BatchSize
 from talr_cli.evaluation.reading import ignores_padding, pad_left, position_arguments
 from talr_cli.models.checks import max_positions
 
@@ -48,9 +48,10 @@ def choice_likelihoods(
     most = max_positions(model.config.to_dict()) or sys.maxsize
     for (example, _), own in zip(rows, answers, strict=True):
         require_room(example, max(len(one.input_ids) for one in own), most)
-    longest = max((len(one.targets) for own in answers for one in own), default=1)
-    # The batch size is for rows with logits at SCORED positions.
-    batch_size.current = max(1, batch_size.current * SCORED // max(SCORED, longest))
+    every = [one for own in answers for one in own]
+    scored = max((len(one.targets) for one in every), default=1)
+    tokens = max((len(one.input_ids) for one in every), default=1)
+    batch_size.leave_room_for(scored, model, tokens)
     totals = _read_shared(model, answers, batch_size)
     if totals is None:
         totals = _read_separately(model, answers, renderer.tokenizer.pad_token_id, batch_size)

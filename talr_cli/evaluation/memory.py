@@ -55,6 +55,11 @@ class BatchSize:
         """
         return cls(rows_that_fit(model, tokens) if wanted == "auto" else int(wanted))
 
+    def leave_room_for(self, scored: int, model: Any, tokens: int) -> None:
+        """Lower it for rows with logits at more positions than `of` allows for, if memory asks."""
+        if scored > SCORED:
+            self.current = max(1, min(self.current, _rows_in_memory(model, tokens, scored)))
+
     def retrying(self, work: Callable[[int], Result]) -> Result:
         """The result of `work(batch size)`, called again with half of it if memory runs out."""
         while True:
@@ -139,14 +144,19 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     The free memory varies a little from run to run, and a different batch size may change an answer
     in rare tokens. A power of two is nearly always the same.
     """
+    most = MOST["cuda" if model.device.type == "cuda" else "cpu"]
+    return max(1, min(_rows_in_memory(model, tokens, SCORED), most))
+
+
+def _rows_in_memory(model: Any, tokens: int, scored: int) -> int:
     device = "cuda" if model.device.type == "cuda" else "cpu"
     shape, each = shape_of_model(model), model.dtype.itemsize
     if shape is None:
-        return min(UNKNOWN, MOST[device])
+        return UNKNOWN
     longest = max_positions(model.config.to_dict()) or tokens
     eager = model.config._attn_implementation == "eager"
-    rows = free_memory(device) / row_bytes(shape, min(tokens, longest), each, eager)
-    return 2 ** int(math.log2(min(max(rows, 1), MOST[device])))
+    rows = free_memory(device) / row_bytes(shape, min(tokens, longest), each, eager, scored)
+    return 2 ** int(math.log2(max(rows, 1)))
 
 
 def shape_of_model(model: Any) -> Shape | None:
@@ -157,12 +167,15 @@ def shape_of_model(model: Any) -> Shape | None:
     return shape_from_config(model.config.get_text_config(decoder=True).to_dict(), tensors)
 
 
-def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> float:
+def row_bytes(
+    shape: Shape, tokens: int, each: int, eager: bool = False, scored: int = SCORED
+) -> float:
     """The most bytes that a row of so many tokens takes while it is read and answered.
 
     Args:
         each: Bytes per number.
         eager: Whether attention materialises the matrix of all pairs of tokens for each head.
+        scored: How many of its positions have logits.
     """
     # The keys and values of one layer at a time are copied, when tokens are added.
     cache = cache_bytes(shape, tokens, each) * (1 + 1 / max(1, shape.attending))
@@ -174,7 +187,7 @@ def row_bytes(shape: Shape, tokens: int, each: int, eager: bool = False) -> floa
     pairs = (1 + each) * tokens**2  # the attention mask, which left padding requires
     if eager:
         pairs += EAGER_PAIRS * each * shape.heads * tokens**2
-    return cache + states + pairs + (4 + each) * SCORED * shape.vocabulary
+    return cache + states + pairs + (4 + each) * scored * shape.vocabulary
 
 
 def cache_bytes(shape: Shape, tokens: int, each: int) -> int:
