@@ -3,7 +3,6 @@
 Imports nothing heavy, so that `talr --help` is instant.
 """
 
-import difflib
 import errno
 import importlib
 import os
@@ -15,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from talr_cli import __version__, progress, streams
-from talr_cli.errors import TRACEBACK, UserError, attached_run, failure_of
+from talr_cli.errors import TRACEBACK, UserError, attached_run, did_you_mean, failure_of
 from talr_cli.interruption import handled_by, interrupt
 from talr_cli.printable import command_line, printable, printable_lines
 
@@ -132,8 +131,7 @@ def _dispatch(arguments: list[str]) -> int:
     except FileNotFoundError:
         raise UserError("the current folder has been deleted: cd to another one") from None
     if command not in COMMANDS:
-        matches = difflib.get_close_matches(command, COMMANDS, n=1)
-        guess = f" (did you mean {matches[0]}?)" if matches else ""
+        guess = did_you_mean(command, COMMANDS)
         raise UserError(f"unknown command {command!r}{guess}; see `talr --help`")
     return _run(command, arguments)
 

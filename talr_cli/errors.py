@@ -1,8 +1,10 @@
 """The exceptions that are printed to the user as a single line, and the one for diverged runs."""
 
+import difflib
 import shlex
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +13,12 @@ _MAX_CHARS = 300  # the most characters of an exception that are shown
 _OURS = (f"{Path(__file__).parent}/", f"{sysconfig.get_path('stdlib')}/")
 _INSTALLED = {"site-packages", "dist-packages"}
 IN_USE = 75  # exit code (EX_TEMPFAIL of sysexits.h)
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """` (did you mean ...?)` with the known name that is most like this one; "" if none is."""
+    near = difflib.get_close_matches(name, [*known], n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class UserError(Exception):

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import choices_of
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +154,7 @@ def guess_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> 
     name, _, value = typed.lstrip("-").partition("=")
     key = _key_called(name.replace("-", "_"), known)
     if key is None:
-        near = difflib.get_close_matches(typed, _OPTIONS, n=1, cutoff=0.7)
-        return f" (did you mean {near[0]}?)" if near else ""
+        return did_you_mean(typed, _OPTIONS, cutoff=0.7)
     following = arguments[arguments.index(typed) + 1 :] if typed in arguments else ()
     value = value or next(iter(following), "VALUE")
     return f" (values have no dashes: {key}={value})"

@@ -5,11 +5,10 @@ Scoring changes no weights: the configs of runs declare these parts with `identi
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, did_you_mean
 from talr_cli.fields import value
 
 _ROWS_AT_ONCE: dict[str, Any] = {
@@ -99,8 +98,7 @@ class SuiteConfig:
             raise UserError(f"suite.tasks names {', '.join(twice)} twice")
         without = [task for task in self.tasks if task not in self.metrics]
         if without:
-            near = difflib.get_close_matches(without[0], self.metrics, n=1, cutoff=0.8)
-            guess = f" (did you mean {near[0]}?)" if near else ""
+            guess = did_you_mean(without[0], self.metrics, cutoff=0.8)
             typed = " ".join(f"+suite.metrics.{name}=METRIC" for name in without)
             names = ", ".join(without)
             raise UserError(f"suite.metrics names no metric for {names}{guess}: type {typed}")

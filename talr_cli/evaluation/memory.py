@@ -58,7 +58,7 @@ class BatchSize:
     def leave_room_for(self, scored: int, model: Any, tokens: int) -> None:
         """Lower it for rows with logits at more positions than `of` allows for, if memory asks."""
         if scored > SCORED:
-            self.current = max(1, min(self.current, _rows_in_memory(model, tokens, scored)))
+            self.current = min(self.current, _rows_in_memory(model, tokens, scored))
 
     def retrying(self, work: Callable[[int], Result]) -> Result:
         """The result of `work(batch size)`, called again with half of it if memory runs out."""
@@ -145,10 +145,11 @@ def rows_that_fit(model: Any, tokens: int) -> int:
     in rare tokens. A power of two is nearly always the same.
     """
     most = MOST["cuda" if model.device.type == "cuda" else "cpu"]
-    return max(1, min(_rows_in_memory(model, tokens, SCORED), most))
+    return min(_rows_in_memory(model, tokens, SCORED), most)
 
 
 def _rows_in_memory(model: Any, tokens: int, scored: int) -> int:
+    """How many rows fit, at least 1, as a power of two."""
     device = "cuda" if model.device.type == "cuda" else "cpu"
     shape, each = shape_of_model(model), model.dtype.itemsize
     if shape is None:

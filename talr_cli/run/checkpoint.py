@@ -29,7 +29,7 @@ from talr_cli.run.execute import record_failure
 from talr_cli.run.identity import identity
 from talr_cli.run.record import ModelInfo
 from talr_cli.run.score import score
-from talr_cli.run.track import beside_scores, log_points, start_tracker
+from talr_cli.run.track import beside_scores, start_tracker
 from talr_cli.runs.listing import study_location
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.tracking.base import check_installed
@@ -133,8 +133,7 @@ def score_checkpoint(
             raise
         tracker = start_tracker(config, directory, info.identity)
         if tracker.is_on:
-            log_points(tracker, config, directory.path.name)
-            tracker.finish(results, *beside_scores(config, directory, results))
+            tracker.finish(results, *beside_scores(config, directory, results, anew=tracker))
     return directory
 
 

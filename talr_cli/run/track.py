@@ -24,8 +24,8 @@ from talr_cli.statistics.pairs import (
     Results,
     averaged_from,
     is_base,
-    share_trained,
     training_of,
+    trajectories,
 )
 from talr_cli.tracking.base import RunInfo, Samples, Scores, Tracker
 from talr_cli.tracking.start import start_tracking
@@ -83,26 +83,25 @@ def start_tracker(
     )
 
 
-def log_points(tracker: Tracker, config: EvalConfig, name: str) -> None:
-    """Log the scores of the points of a training and of its end; `name` is that of its run.
-
-    A tracker that begins a run anew when it is scored again has only the curves of the training.
-    """
-    study = load_results(Path(config.runs_dir), config.study)
-    along = [one for one in study if training_of(one) == name and averaged_from(one) is None]
-    if len(along) > 1:
-        for one in sorted(along, key=share_trained):
-            tracker.log_point(one)
-
-
 def beside_scores(
-    config: TrainConfig | EvalConfig, directory: RunDirectory, results: Results
+    config: TrainConfig | EvalConfig,
+    directory: RunDirectory,
+    results: Results,
+    anew: Tracker | None = None,
 ) -> Extras:
-    """What a tracker gets beside the scores of a run."""
+    """What a tracker gets beside the scores of a run.
+
+    Args:
+        anew: A tracker that may have begun a trained run anew, with only the curves of the
+            training. It gets the scores of the points along it, and of its end.
+    """
     picture, changes, answers = NO_EXTRAS
     try:
         answers = read_samples(directory.samples, "domain")
-        groups = _groups_with(config, results["run"]["id"])
+        study = load_results(Path(config.runs_dir), config.study)
+        if anew is not None:
+            _log_points(anew, study, directory.path.name)
+        groups = _groups_with(study, results["run"]["id"])
         changes = score_changes(groups[0].base if groups else None, results)
         picture = _plot_tradeoff(config, groups)
     except Exception as error:  # the scores are written: they need not be made again
@@ -110,10 +109,21 @@ def beside_scores(
     return picture, changes, answers
 
 
-def _groups_with(config: TrainConfig | EvalConfig, run_id: str) -> list[Group]:
+def _log_points(tracker: Tracker, study: Sequence[Results], name: str) -> None:
+    """Log the scores of the points along the training of the run of this name."""
+    for points in trajectories(study):
+        if training_of(points[0]) == name and averaged_from(points[0]) is None:
+            for one in points:
+                tracker.log_point(one)
+
+
+def _groups_with(study: Sequence[Results], run_id: str) -> list[Group]:
     """The study's groups of comparable runs that include this run."""
-    groups = comparable(load_results(Path(config.runs_dir), config.study))
-    return [group for group in groups if any(one["run"]["id"] == run_id for one in group.runs)]
+    return [
+        group
+        for group in comparable(study)
+        if any(one["run"]["id"] == run_id for one in group.runs)
+    ]
 
 
 def _plot_tradeoff(config: TrainConfig | EvalConfig, groups: Sequence[Group]) -> Path | None:

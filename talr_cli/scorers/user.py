@@ -3,7 +3,6 @@
 Knows how to find, call and check it; does not know how it judges.
 """
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from talr_cli.errors import UserError, failure_of, location_in_user_code
+from talr_cli.errors import UserError, did_you_mean, failure_of, location_in_user_code
 from talr_cli.fields import is_own, target_of
 from talr_cli.runs.identity import code_digest, file_digest
 from talr_cli.scorers.base import Scorer, Verdict
@@ -160,8 +159,7 @@ def found_at(option: str, path: str) -> Any:
             f"({failure_of(error)}){advice}{_other_file(module_name)}"
         ) from error
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, vars(module), n=1)
-        guess = f" (did you mean {near[0]}?)" if near else ""
+        guess = did_you_mean(name, vars(module))
         where = getattr(module, "__file__", None) or module_name
         raise UserError(
             f"{option}={path}: {name} is not there in {where}{guess}{_other_file(module_name)}"
