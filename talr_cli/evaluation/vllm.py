@@ -32,6 +32,7 @@ from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import free_other_ranks
 from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.memory import moved_to_cpu
+from talr_cli.models.device_memory import WORKERS
 from talr_cli.models.saving import end_tokens
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
@@ -204,9 +205,7 @@ class Vllm:
         with tempfile.TemporaryDirectory() as name, moved_to_cpu(self._model):
             folder = Path(name)
             if device == "cuda":
-                free, total = torch.cuda.mem_get_info()
-                share = min(MOST_OF_A_GPU, (free - LEFT_FREE) / total)
-                engine["gpu_memory_utilization"] = round(share, 3)
+                engine["gpu_memory_utilization"] = round(_share_of_gpu(), 3)
             order = {"device": device, "engine": engine, "ends": self._ends}
             (folder / "order.json").write_text(json.dumps(order))
             lines = (json.dumps(asdict(one)) + "\n" for one in requests)
@@ -256,6 +255,12 @@ class Vllm:
         first = next((found[1] for found in errors if found), None)
         shown = lines[-1:] if first is None else [first]
         return "".join(f" ({' '.join(line.split())[:200]})" for line in shown)
+
+
+def _share_of_gpu() -> float:
+    """The share of a GPU's memory for vLLM, also where several runs of a sweep share the GPU."""
+    free, total = torch.cuda.mem_get_info()
+    return min(MOST_OF_A_GPU / int(os.environ.get(WORKERS, "1")), (free - LEFT_FREE) / total)
 
 
 def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bool]]:

@@ -21,7 +21,7 @@ from conftest import config
 from talr_cli.data.base import Example
 from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
-from talr_cli.evaluation import generation
+from talr_cli.evaluation import generation, vllm
 from talr_cli.evaluation.data_parallel import FREE, Follower, Order
 from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.evaluate import evaluate
@@ -359,6 +359,14 @@ def test_the_engine_runs_on_the_device_of_the_model(
     ask = Vllm(model, renderer, suite, tiny_source.directory, tmp_path / "vllm.log")
     with pytest.raises(UserError, match="this vllm runs on cuda, not on cpu"):
         ask([Request((5, 6), 3)])
+
+
+def test_runs_that_share_a_gpu_share_its_memory(monkeypatch):
+    for workers, free, expected in ((1, 79, 0.9), (4, 79, 0.9 / 4), (4, 9, 0.1)):
+        memory = (free * 2**30, 80 * 2**30)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda memory=memory: memory)
+        monkeypatch.setenv("TALR_WORKERS", str(workers))
+        assert vllm._share_of_gpu() == pytest.approx(expected)
 
 
 def test_an_unusable_interpreter_is_named_before_anything_is_loaded(tmp_path, monkeypatch):
