@@ -34,6 +34,7 @@ class Optimizer:
     extra: ClassVar[str] = ""  # talr's extra that installs it
     bf16_weights: ClassVar[bool] = False  # whether the weights it updates are bf16, not fp32
     supports_fsdp2: ClassVar[bool] = True
+    compiles: ClassVar[bool] = False  # whether it compiles its update, in the first step
     bytes_per_weight: ClassVar[float] = 8  # of its state, for each trained weight
     # The same for the embedding and for an untied head; None: as for all other weights.
     bytes_of_ends: ClassVar[tuple[float, float] | None] = None
@@ -148,6 +149,7 @@ class AdamWBf16(AdamW):
     supports_fsdp2: ClassVar[bool] = False
     bytes_per_weight: ClassVar[float] = 2
     bf16_weights: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
 
     def arguments(self) -> dict[str, Any]:
         rounding = "bf16_stochastic_round=True"

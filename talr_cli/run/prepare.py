@@ -173,10 +173,14 @@ def _check_training(config: TrainConfig, device: str, precision: str) -> None:
     sharded = ranks.is_sharded(config.distributed)
     config.optimizer.check(sharded, config.adapter is not None, precision)
     check_base_dtype(getattr(config.adapter, "base_dtype", "float32"), sharded)
-    if config.trainer.compile:
-        from talr_cli.training.compiled import check_compiler
+    if config.trainer.compile or config.optimizer.compiles:
+        from talr_cli.training.compiled import check_compiler, require_compiler
 
-        check_compiler(device, sharded)
+        if config.trainer.compile:
+            check_compiler(device, sharded)
+        if config.optimizer.compiles:
+            name = config.optimizer.choice
+            require_compiler(f"optimizer={name}", device, ", or use optimizer=adamw")
 
 
 def _check_adapter(config: TrainConfig, source: ModelSource) -> None:

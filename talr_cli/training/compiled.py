@@ -27,7 +27,7 @@ VARIANTS = 64
 
 
 def check_compiler(device: str, sharded: bool) -> None:
-    """Refuse torch.compile where it cannot work: on this device or machine, or with FSDP2.
+    """Refuse to compile layers where it cannot work: on this device or machine, or with FSDP2.
 
     Raises:
         UserError: Says what to type or to install.
@@ -39,14 +39,23 @@ def check_compiler(device: str, sharded: bool) -> None:
         raise UserError(
             "trainer.compile=true does not go with distributed=fsdp2: use distributed=ddp" + out
         )
+    require_compiler("trainer.compile=true", device, out)
+
+
+def require_compiler(what: str, device: str, out: str) -> None:
+    """Refuse `what` where torch.compile lacks a compiler, which it needs in the first step only.
+
+    Raises:
+        UserError: Says what to install, or `out`.
+    """
     if device == "cuda" and importlib.util.find_spec("triton") is None:
-        raise UserError(f"trainer.compile=true needs triton: pip install triton{out}")
+        raise UserError(f"{what} needs triton: pip install triton{out}")
     # On a CPU torch compiles C++; on a GPU triton compiles the C code that launches its kernels.
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise UserError(
-            f"trainer.compile=true needs a compiler for C++, and there is no {compiler}: install "
-            f"one (Debian, Ubuntu: apt install g++), or name yours in the environment as CXX{out}"
+            f"{what} needs a compiler for C++, and there is no {compiler}: install one "
+            f"(Debian, Ubuntu: apt install g++), or name yours in the environment as CXX{out}"
         )
 
 

@@ -1,11 +1,13 @@
 """What is refused before a run is begun: what does not fit its model."""
 
+import importlib.util
+
 import pytest
 from conftest import config
 
 from talr_cli.errors import UserError
 from talr_cli.models.checks import check_top_k
-from talr_cli.run.prepare import _check_adapter, prepare
+from talr_cli.run.prepare import _check_adapter, _check_training, prepare
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,14 @@ def test_more_of_the_likeliest_tokens_than_the_model_has_are_refused(tmp_path, t
     check_top_k({"vocab_size": 20}, None)
     with pytest.raises(UserError):
         check_top_k({"text_config": {"vocab_size": 20}}, 21)
+
+
+def test_an_optimizer_that_compiles_its_update_is_refused_without_a_compiler(monkeypatch):
+    """Else it fails in its first step, after the model was loaded and a batch went through it."""
+    asked = config("train", "model=tiny", "optimizer=adamw-bf16")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    _check_training(asked, "cuda", "bf16")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    said = "^optimizer=adamw-bf16 needs a compiler for C.., .* or use optimizer=adamw$"
+    with pytest.raises(UserError, match=said):
+        _check_training(asked, "cuda", "bf16")
