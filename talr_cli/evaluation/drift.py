@@ -130,7 +130,10 @@ def cross_entropy(
     parts = zip(
         predictions(model, sequences).log_probs(), nexts.split(POSITIONS_AT_ONCE), strict=True
     )
-    losses = [-log_p.cpu().gather(-1, tokens[:, None]).squeeze(-1) for log_p, tokens in parts]
+    losses = [  # gathered before they are copied: the whole vocabulary's would be 100 MB and more
+        -log_p.gather(-1, tokens[:, None].to(log_p.device)).squeeze(-1).cpu()
+        for log_p, tokens in parts
+    ]
     # The prediction after the last token of a passage does not count.
     rows = _split_by_sequence(losses, [len(ids) for ids in sequences])
     sums = [row[:-1].double().sum().item() for row in rows]
