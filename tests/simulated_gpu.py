@@ -119,11 +119,14 @@ def simulated_gpu(capability=(9, 0), count=1, free=70 * GIB, total=80 * GIB):
         "set_device": lambda index: None,
         "synchronize": lambda *_: device.wait("synchronize"),
         "empty_cache": lambda: None,
+        "memory_stats": lambda *_: {},
         "mem_get_info": lambda *_: (free, total),
         "get_device_name": lambda *_: "simulated",
         "get_device_capability": lambda *_: capability,
         "get_device_properties": lambda *_: properties,
-        "is_bf16_supported": lambda including_emulation=True: capability >= (8, 0),
+        "is_bf16_supported": lambda including_emulation=True: (
+            including_emulation or capability >= (8, 0)
+        ),
         "manual_seed": seed,
         "manual_seed_all": seed,
         "get_rng_state": lambda *_: device.generator.get_state(),

@@ -88,6 +88,39 @@ def test_what_has_no_fixed_order_is_measured_in_any_and_said_to_be(check):
     assert check.is_bad(found)
 
 
+def test_a_rate_is_of_the_steps_that_were_timed_which_differ_in_their_tokens(check):
+    steps = importlib.import_module("gpu.steps")
+    # Four steps of two passes: (tokens, those with padding, targets, longest row).
+    tokens = (900, 900, 900, 900, 100, 50, 30, 20)
+    seen = steps.Seen(seconds=[3.0, 1.0], passes=[(n, 2 * n, n // 10, n) for n in tokens])
+    timed = seen.timed_steps(4)
+    assert timed == [(150, 15, 3.0), (50, 5, 1.0)]
+    # A head of 3 x 2 and 4e11 other weights: 6 operations for each of the latter and a token.
+    of_head, others = torch.empty(3, 2, device="meta"), torch.empty(4 * 10**11, device="meta")
+    trained = [one.requires_grad_() for one in (of_head, others)]
+    settings = {"vocab_size": 3, "hidden_size": 2}
+    found = steps._rates(timed, settings, trained)
+    assert (found["tokens_per_second"], found["tflops"], found["s_per_step"]) == (50, 120.0, 2.0)
+    frozen = steps._rates(timed, settings, [of_head, others.detach()])
+    assert frozen["tflops"] == 80.0
+
+
+def test_the_kernels_of_a_step_are_listed_with_their_share_of_it(check, options):
+    steps, making = (importlib.import_module(f"gpu.{name}") for name in ("steps", "making"))
+    lines = of_section(check, "steps", options)
+    typed = ("method=sft", "trainer.micro_batch_size=2", "trainer.gradient_checkpointing=false")
+    lines.measure(steps.PROFILE, lambda: steps._measure(options, making.SMALL, True, typed))
+    (found,) = check.lines_in(options.work)
+    calls = {name: count for name, count, _ in found["kernels"]}
+    # Seven matrices, three with a bias, in each of two layers, in two passes: forward, and twice
+    # backward.
+    assert calls["aten::addmm"] == 2 * 2 * 3
+    assert calls["aten::mm"] >= 2 * 2 * (4 + 7 * 2)
+    assert found["gpu_busy"] > 0
+    assert found["launches"] >= sum(calls.values())
+    assert "| aten::mm |" in check.page([found], list(check.SECTIONS))
+
+
 def asked(options, small=True):
     """What the command line says."""
     return SimpleNamespace(
@@ -361,11 +394,25 @@ def test_a_run_that_failed_and_a_gradient_that_is_off_miss_their_bars(check, pag
     assert "Compiled layers do not pay: a step takes 1.125 of the time." in page
 
 
-def test_figures_of_another_card_or_model_are_not_held_against_an_h100(check, paged):
-    _, row = paged(*steps(model={"model": "Qwen2.5-0.5B"}), card="NVIDIA RTX 4090")
+@pytest.mark.parametrize(
+    ("card", "model"),
+    [("NVIDIA RTX 4090", "Qwen2.5-0.5B"), ("NVIDIA H100 PCIe", "Qwen2.5-3B")],  # of 756 TFLOP/s
+)
+def test_figures_of_another_card_or_model_are_not_held_against_an_h100(check, paged, card, model):
+    _, row = paged(*steps(model={"model": model}), card=card)
     assert row("sft at 3B on")[1:] == ["not measured", ""]
     assert row("sft at 3B, 1 row")[1] == "not measured"
     assert row("talr against sft, 1 row")[2] == "met"
+
+
+def test_a_card_without_bf16_is_held_to_fp16(check, paged):
+    numerics = importlib.import_module("gpu.numerics")
+    names = [numerics.name_of(one, typed) for one in numerics.METHODS
+             for typed, _ in numerics.ways(native=False)]  # fmt: skip
+    assert len(names) == 66
+    assert not any("bf16" in name for name in names)
+    _, row = paged(*(("numerics", name, {"verdict": "ok"}) for name in names), card="Tesla T4")
+    assert row("gradients")[1:] == ["66 of 66 within", "met"]
 
 
 def test_a_page_of_nothing_says_so(check):

@@ -39,7 +39,8 @@ def test_it_measures_and_finds_nothing_wrong(tmp_path):
     assert [line for line in bad if "continuous batching" not in line["name"]] == []
     assert {line["section"] for line in lines} == {*SECTIONS}
     verdicts = [line["verdict"] for line in lines if line["section"] == "numerics"]
-    assert verdicts == ["ok"] * 3
+    # The second is of TRL's kernel for the head, for which there may be no triton.
+    assert [verdicts[0], *verdicts[2:]] == ["ok"] * 3
     model, step, by_default = (line for line in lines if line["section"] == "steps")
     assert model["model"] == "small"
     assert step["host_waits"] == 2, step["where"]

@@ -22,10 +22,11 @@ def run(options: Options, lines: Lines) -> None:
     import torch
 
     from talr_cli.evaluation.decoding import Request
+    from talr_cli.evaluation.evaluate import prepare_to_score
     from talr_cli.evaluation.memory import rows_that_fit
 
     device, (_, settings) = options.device, shape_for(options)
-    model = random_model(settings, device).to(torch.bfloat16).eval()
+    model = prepare_to_score(random_model(settings, device).to(torch.bfloat16))
     forget(device)
     new_tokens, scale = (4, 0.02) if options.small else (48, 0.5)
     rows = random_rows(256, settings["vocab_size"], scale)

@@ -6,8 +6,8 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,36 @@ def forget(device: str) -> None:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
+        restart_peak(device)
+
+
+def restart_peak(device: str) -> None:
+    """Measure the peak from here on; what the allocator holds stays, as in a training."""
+    import torch
+
+    if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+
+
+@contextmanager
+def expandable_segments(wanted: bool) -> Iterator[None]:
+    """Within this context, if wanted, CUDA's memory is taken in segments that can grow."""
+    import torch
+
+    if wanted:
+        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.cuda.memory._set_allocator_settings("expandable_segments:False")
+
+
+def failed_allocations(device: str) -> int:
+    """How often this process had no room until it had given back what it held unused."""
+    import torch
+
+    return torch.cuda.memory_stats().get("num_alloc_retries", 0) if device == "cuda" else 0
 
 
 def peak_gib(device: str, reserved: bool = False) -> float | None:

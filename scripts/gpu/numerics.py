@@ -22,6 +22,7 @@ MOVED = 1.3
 FP32, BF16 = 1e-3, 5e-2  # relative, of the whole gradient
 IN_PARTS = "trainer.micro_batch_size=2"
 REFERENCE = ("trainer.precision=fp32", "trainer.padding_free=false")
+NATIVE, ELSE = "trainer.precision=bf16", "trainer.precision=fp16"  # on cards without bf16
 WAYS = (
     (("trainer.precision=bf16",), BF16),
     (("trainer.precision=fp32",), FP32),
@@ -32,8 +33,16 @@ WAYS = (
 )
 
 
+def ways(native: bool) -> list[tuple[tuple[str, ...], float]]:
+    """(overrides, bound) of each way; in fp16, as `talr train` does, if bf16 is not native."""
+    return [
+        (tuple(ELSE if one == NATIVE and not native else one for one in typed), bound)
+        for typed, bound in WAYS
+    ]
+
+
 def name_of(method: str, typed: Sequence[str]) -> str:
-    """The name of the line for a method that is trained in one of WAYS."""
+    """The name of the line for a method that is trained in one of `ways`."""
     return " ".join([method, *(one.rpartition(".")[2] for one in typed)])
 
 
@@ -61,10 +70,15 @@ def run(options: Options, lines: Lines) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file
 
+    from talr_cli.models.loading import bf16_is_fast
+
     if options.device == "cuda":
         lines.measure("torch's kernel for joined rows", kernel)
+        lines.measure("TRL's kernel for the head", head_kernel)
     there = [one for one in METHODS if _file(options.work, one).exists()]
-    for typed, bound in WAYS:  # of all methods one way before the next, for what time there is
+    native = options.device == "cpu" or bf16_is_fast(options.device)
+    # Of all methods one way before the next, for what time there is.
+    for typed, bound in ways(native):
         for method in there:
 
             def compare(
@@ -96,10 +110,31 @@ def kernel() -> dict[str, Any]:
     found, device = varlen.find_kernel(), torch.device("cuda", 0)
     if found is None:
         return {"verdict": "not in this version of torch"}
+    if torch.cuda.get_device_capability() < varlen.LEAST_CAPABILITY:
+        return {"verdict": "not for this card"}
     heads = ((16, 2, 128), (8, 4, 256), (9, 3, 64))
     off = max(varlen.max_error(found, device, torch.bfloat16, *one) for one in heads)
     return {"verdict": "ok" if off <= varlen.BOUND else "OFF", "off": f"{off:.1e}",
             "bound": varlen.BOUND}  # fmt: skip
+
+
+def head_kernel() -> dict[str, Any]:
+    """The error of the head's Triton kernel, in bf16 and in fp32; a training does without it."""
+    import torch
+    from trl.kernels import chunked_logprob
+
+    from talr_cli.training import head_kernel
+
+    device = torch.device("cuda", 0)
+    if not chunked_logprob._use_triton(device):
+        return {"verdict": "there is no triton"}
+    bounds = {torch.bfloat16: head_kernel.BOUND_HALF, **head_kernel.BOUND}
+    offs = {dtype: head_kernel.max_error(device, dtype) for dtype in bounds}
+    good = all(off <= bounds[dtype] for dtype, off in offs.items())
+    return {
+        "verdict": "ok" if good else "OFF",
+        **{str(dtype).removeprefix("torch."): f"{off:.1e}" for dtype, off in offs.items()},
+    }
 
 
 def _file(work: Path, method: str) -> Path:

@@ -5,7 +5,6 @@ measured peak stands beside the planner's estimate for the largest pass. Variant
 cut up by the planner of `talr train`, as for users.
 """
 
-import statistics
 import time
 import warnings
 from collections import Counter
@@ -24,11 +23,23 @@ from gpu.making import (
     shape_for,
     train,
 )
-from gpu.measuring import Lines, Options, forget, peak_gib, wait
+from gpu.measuring import (
+    Lines,
+    Options,
+    expandable_segments,
+    failed_allocations,
+    forget,
+    peak_gib,
+    restart_peak,
+    wait,
+)
 
 BATCH = 16
 COUNTED = 3  # steps; before them one warms up, and one counts waits
 COMPILED = "trainer.compile=true"
+PROFILE = "profile of sft 1 row"
+SEGMENTS = "sft by default, expandable segments"  # which torch's allocator can make larger
+KERNELS = 20  # so many are listed, those that take most
 
 
 def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -46,8 +57,10 @@ def variants() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "trl nll 1 row", ("method=trl-nll", *one, *kept)
     yield "lora 1 row", ("method=lora", *one, *kept)
     yield "lora+kl 1 row", ("method=lora", "regulariser=kl", *one, *kept)
+    yield PROFILE, ("method=sft", *one, *kept)
     yield "talr by default", ("method=talr",)
     yield "lora by default", ("method=lora",)
+    yield SEGMENTS, ("method=sft",)
     yield "sft by default, compiled", ("method=sft", COMPILED)
     yield "sft 1 row, layers again", ("method=sft", *one, *again)
     yield "sft 4 rows padded, layers again", ("method=sft", *four, *again, padded)
@@ -71,10 +84,12 @@ def run(options: Options, lines: Lines) -> None:
         if options.methods and name.split()[0] not in options.methods:
             continue
 
-        def measure(typed: Sequence[str] = typed) -> dict[str, Any]:
+        def measure(name: str = name, typed: Sequence[str] = typed) -> dict[str, Any]:
             forget(options.device)
+            work = partial(_measure, options, settings, name == PROFILE)
             try:
-                return in_some_order(partial(_measure, options, settings), typed)
+                with expandable_segments(name == SEGMENTS and options.device == "cuda"):
+                    return in_some_order(work, typed)
             finally:
                 if COMPILED in typed:
                     torch._dynamo.reset()  # it keeps the model, also of a step that failed
@@ -93,6 +108,7 @@ class Seen:
     """What was seen of a training."""
 
     seconds: list[float] = field(default_factory=list)
+    host_seconds: list[float] = field(default_factory=list)  # until all work was handed out
     first_seconds: float = 0.0  # of the first two steps: what is compiled, tried and allocated
     waits: Counter[str] = field(default_factory=Counter)
     passes: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -102,8 +118,22 @@ class Seen:
         targets = int((batch["labels"] != -100).sum())
         self.passes.append((sum(lengths), batch["input_ids"].numel(), targets, max(lengths)))
 
+    def timed_steps(self, steps: int) -> list[tuple[int, int, float]]:
+        """(tokens, targets, seconds) of each step that was timed, the last of all `steps`.
 
-def _measure(options: Options, settings: dict[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+        Steps differ in their tokens, so a rate has to be of the same steps as its seconds.
+        """
+        size = len(self.passes) // steps
+        own = [self.passes[size * step :][:size] for step in range(steps)][-len(self.seconds) :]
+        return [
+            (sum(one[0] for one in passes), sum(one[2] for one in passes), seconds)
+            for passes, seconds in zip(own, self.seconds, strict=True)
+        ]
+
+
+def _measure(
+    options: Options, settings: dict[str, Any], profiled: bool, typed: Sequence[str]
+) -> dict[str, Any]:
     import torch
 
     device = options.device
@@ -118,8 +148,8 @@ def _measure(options: Options, settings: dict[str, Any], typed: Sequence[str]) -
         return random_model(settings, device).to(dtype or torch.bfloat16)
 
     trainer = make_trainer([*typed, *chosen], model, rows, device, load_base)
-    seen = Seen()
-    trainer.add_callback(_watch(seen, device))
+    seen, profiler = Seen(), _profiler(device) if profiled else None
+    trainer.add_callback(_watch(seen, device, profiler))
     collate = trainer.data_collator
 
     def collated(examples: list[dict[str, Any]]) -> Any:
@@ -128,28 +158,80 @@ def _measure(options: Options, settings: dict[str, Any], typed: Sequence[str]) -
         return batch
 
     trainer.data_collator = collated
+    failed = failed_allocations(device)
     train(trainer, typed, device)
-    second = statistics.median(seen.seconds)
-    tokens = sum(one[0] for one in seen.passes) / steps
-    targets = sum(one[2] for one in seen.passes) / steps
-    head = settings["vocab_size"] * settings["hidden_size"]
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    rate = 6 * ((weights - head) * tokens + head * targets) / second
-    found = {
-        "s_per_step": round(second, 4),
-        "spread": round(max(seen.seconds) - min(seen.seconds), 4),
-        "tokens_per_second": round(tokens / second),
-        "tflops": round(rate / 1e12, 1),
-        "peak_gib": peak_gib(device),
-        "planned_gib": None if predicted is None else round(predicted(seen), 3),
-        "reserved_gib": peak_gib(device, reserved=True),
-        "passes": _passes(trainer),
-        "first_seconds": round(seen.first_seconds, 2),
-        "host_waits": sum(seen.waits.values()),
-        "where": dict(seen.waits.most_common(5)),
-    }
+    if profiler is None:
+        parameters = list(model.parameters())
+        found = {
+            **_rates(seen.timed_steps(steps), settings, parameters),
+            "host_s": round(sum(seen.host_seconds) / len(seen.host_seconds), 4),
+            "peak_gib": peak_gib(device),
+            "planned_gib": None if predicted is None else round(predicted(seen), 3),
+            "reserved_gib": peak_gib(device, reserved=True),
+            "failed_allocations": failed_allocations(device) - failed,
+            "passes": _passes(trainer),
+            "first_seconds": round(seen.first_seconds, 2),
+            "host_waits": sum(seen.waits.values()),
+            "where": dict(seen.waits.most_common(5)),
+        }
+    else:
+        found = _kernels(profiler, seen.seconds[0])
     trainer.accelerator.free_memory()
     return found
+
+
+def _rates(
+    timed: Sequence[tuple[int, int, float]], settings: dict[str, Any], parameters: Sequence[Any]
+) -> dict[str, Any]:
+    """The rates over steps of (tokens, targets, seconds); attention's operations do not count.
+
+    `spread` is that of the seconds per token, as a share of their mean.
+    """
+    tokens, targets, seconds = map(sum, zip(*timed, strict=True))
+    per_token = [taken / count for count, _, taken in timed]
+    head = settings["vocab_size"] * settings["hidden_size"]
+    weights = sum(one.numel() for one in parameters)
+    # Two forward and two for the states' gradient; two more for the weights' own, if it is made.
+    operations = 6 if all(one.requires_grad for one in parameters) else 4
+    rate = operations * ((weights - head) * tokens + head * targets) / seconds
+    return {
+        "s_per_step": round(seconds / len(timed), 4),
+        "spread": round((max(per_token) - min(per_token)) * tokens / seconds, 3),
+        "tokens_per_second": round(tokens / seconds),
+        "tflops": round(rate / 1e12, 1),
+        "timed": [(count, of_them, round(taken, 4)) for count, of_them, taken in timed],
+    }
+
+
+def _profiler(device: str) -> Any:
+    """Notes the kernels of a GPU alone, as notes of the host's operations would slow it down."""
+    from torch.profiler import ProfilerActivity, profile
+
+    return profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
+
+
+def _kernels(profiler: Any, seconds: float) -> dict[str, Any]:
+    """The share of a step in which a kernel runs, and (name, calls, ms) of those with most time.
+
+    Args:
+        seconds: Of the step that was profiled.
+    """
+    from torch.autograd import DeviceType
+
+    calls, milliseconds = Counter[str](), Counter[str]()
+    for one in profiler.events():
+        on_cpu = one.device_type == DeviceType.CPU
+        taken = one.self_cpu_time_total if on_cpu else one.time_range.elapsed_us()
+        calls[one.name] += 1
+        milliseconds[one.name] += taken / 1000
+    return {
+        "gpu_busy": round(milliseconds.total() / 1000 / seconds, 3),
+        "launches": calls.total(),
+        "kernels": [
+            (name[:100], calls[name], round(taken, 2))
+            for name, taken in milliseconds.most_common(KERNELS)
+        ],
+    }
 
 
 def _passes(trainer: Any) -> str:
@@ -201,11 +283,11 @@ def _planned(
     return chosen, gib
 
 
-def _watch(seen: Seen, device: str) -> Any:
+def _watch(seen: Seen, device: str, profiler: Any) -> Any:
     """A callback that times the steps after the second, and notes host waits of the second.
 
     A step is timed from the end of the one before to its own end: batches are put together before
-    a step begins, and logged values are read after it.
+    a step begins, and logged values are read after it. The first one timed is profiled.
     """
     import torch
     from transformers import TrainerCallback
@@ -227,13 +309,19 @@ def _watch(seen: Seen, device: str) -> Any:
                     for one in self.caught
                     if "called a synchronizing" in str(one.message)
                 )
+            handed_out = time.perf_counter() - self.started
             wait(device)
             taken = time.perf_counter() - self.started
             if state.global_step > 2:
+                seen.host_seconds.append(handed_out)
                 seen.seconds.append(taken)
             if state.global_step == 2:
                 seen.first_seconds = taken
-                forget(device)
+                restart_peak(device)
+            if profiler is not None and state.global_step == 2:
+                profiler.start()
+            if profiler is not None and state.global_step == 3:
+                profiler.stop()
             if state.global_step == 1 and device == "cuda":
                 self.catching = warnings.catch_warnings(record=True)
                 self.caught = self.catching.__enter__()
