@@ -25,6 +25,8 @@ _NAMES = {"learning_rate": "lr", "eval_loss": "validation_loss"}
 # as high, in several steps in a row, means divergence; short rows may cause it in a single step.
 EXPLODED = 1.5
 STEPS_EXPLODED = 3
+# The loss scale is for gradients: a model whose own states are too large for fp16 fails at once.
+IN_FP16 = ": it is computed in fp16, which ends at 65504; trainer.precision=fp32 goes further"
 
 
 class RecordSteps(TrainerCallback):
@@ -58,7 +60,8 @@ class RecordSteps(TrainerCallback):
         self._tracker.log(state.global_step, metrics)
         for name in ("loss", "penalty", "weighted_loss", "grad_norm"):
             if not math.isfinite(metrics.get(name, 0.0)):
-                raise DivergedError(f"{name} is {metrics[name]} at step {state.global_step}")
+                found = f"{name} is {metrics[name]} at step {state.global_step}"
+                raise DivergedError(found + (IN_FP16 if "loss_scale" in metrics else ""))
         if "loss" in metrics:
             self._above = self._above + 1 if metrics["loss"] > self._limit else 0
         if self._above >= STEPS_EXPLODED:

@@ -34,6 +34,14 @@ def test_nan_or_infinity_stops_the_run_at_once(tmp_path, name, value):
     assert stopped_at(tmp_path, [1.0, 2.0, value, 1.0], name) == 3
 
 
+@pytest.mark.parametrize("more", [{}, {"loss_scale": 65536.0}])
+def test_in_fp16_the_precision_is_named_as_a_cause(tmp_path, more):
+    recorder = RecordSteps(RunDirectory(tmp_path), Tracker(), vocabulary=100)
+    with pytest.raises(DivergedError, match="loss is nan at step 0") as error:
+        recorder.on_log(None, TrainerState(), TrainerControl(), logs={"loss": math.nan, **more})
+    assert ("trainer.precision=fp32" in str(error.value)) == bool(more)
+
+
 def test_three_steps_in_a_row_above_the_loss_bound_stop_the_run(tmp_path):
     high = 1.6 * UNIFORM
     assert stopped_at(tmp_path, [1.0, high, high, high, high]) == 4
