@@ -121,6 +121,23 @@ def test_the_kernels_of_a_step_are_listed_with_their_share_of_it(check, options)
     assert "| aten::mm |" in check.page([found], list(check.SECTIONS))
 
 
+def test_the_calls_that_launch_kernels_are_none(check):
+    from torch.autograd import DeviceType
+
+    steps = importlib.import_module("gpu.steps")
+
+    def event(name, kind, microseconds):
+        taken = SimpleNamespace(elapsed_us=lambda: microseconds)
+        return SimpleNamespace(
+            name=name, device_type=kind, time_range=taken, self_cpu_time_total=microseconds
+        )
+
+    kernel, launch = event("gemm", DeviceType.CUDA, 4000), ("cudaLaunchKernel", DeviceType.CPU, 900)
+    seen = [kernel, event(*launch), kernel, event(*launch)]
+    found = steps._kernels(SimpleNamespace(events=lambda: seen), seconds=0.01)
+    assert found == {"gpu_busy": 0.8, "launches": 2, "kernels": [("gemm", 2, 8.0)]}
+
+
 def asked(options, small=True):
     """What the command line says."""
     return SimpleNamespace(

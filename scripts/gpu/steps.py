@@ -219,9 +219,10 @@ def _kernels(profiler: Any, seconds: float) -> dict[str, Any]:
     from torch.autograd import DeviceType
 
     calls, milliseconds = Counter[str](), Counter[str]()
-    for one in profiler.events():
-        on_cpu = one.device_type == DeviceType.CPU
-        taken = one.self_cpu_time_total if on_cpu else one.time_range.elapsed_us()
+    seen = profiler.events()
+    kernels = [one for one in seen if one.device_type == DeviceType.CUDA]
+    for one in kernels or seen:  # with a GPU's come the host's calls that launch them
+        taken = one.time_range.elapsed_us() if kernels else one.self_cpu_time_total
         calls[one.name] += 1
         milliseconds[one.name] += taken / 1000
     return {
