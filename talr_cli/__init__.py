@@ -5,6 +5,10 @@ import sys
 
 __version__ = "0.1.0"
 
+if os.name != "posix":  # locks, signals and file modes are those of Unix
+    print("talr runs on Linux and macOS; on Windows install it in WSL", file=sys.stderr)
+    raise SystemExit(2)
+
 # torch reads it once, before a process's first matrix product on a GPU. Without it, such products
 # are errors under deterministic algorithms (training/determinism.py).
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -30,19 +30,20 @@ def chosen(flips: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found[:MOST]
 
 
-def as_section(flips: Sequence[dict[str, Any]], before: str, after: str) -> str:
+def as_section(flips: Sequence[dict[str, Any]], before: str, after: str, command: str) -> str:
     """The section as HTML.
 
     Args:
         flips: As from `flipped_items`.
         before, after: The names of the two models.
+        command: Writes all of them to a file.
     """
     won, lost = (sum((one["b"] - one["a"]) * sign > 0 for one in flips) for sign in (1, -1))
     shown = chosen(flips)
     shows = f" Shown are {len(shown)}, taken from each task in turn, with the scores of the item."
     intro = (
         f"{after} against {before}. Items that score lower now (lost): {lost}; higher (won): "
-        f"{won}.{shows if shown else ''} All of them: talr compare A B flips=FILE"
+        f"{won}.{shows if shown else ''} All of them: {command}"
     )
     body = [html.paragraph(intro), *(_article(one, before, after) for one in shown)]
     return html.section("Answers that changed", body, 3)

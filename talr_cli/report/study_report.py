@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from talr_cli.errors import UnwritableError
+from talr_cli.printable import command_line
 from talr_cli.report import examples, html
 from talr_cli.report.claims import text as claims_text
 from talr_cli.report.claims.verdicts import Finding, findings
@@ -239,7 +240,9 @@ def _group(
     if lost := list(_abilities(group, chosen, known)):
         yield html.section("Which abilities were lost", lost, 3)
     if chosen is not None and (flips := flipped_items(chosen.base, chosen.run)):
-        yield examples.as_section(flips, "base model", chosen.run[0].name)
+        runs = [str(chosen.base[0]), str(chosen.run[0])]
+        command = command_line(["talr", "compare", *runs, "flips=flips.jsonl"])
+        yield examples.as_section(flips, "base model", chosen.run[0].name, command)
     if curves := list(_figures(group, figures, _CURVES)):
         yield html.section("Curves", curves, 3)
     if (cost := cost_cells([group])) is not None:

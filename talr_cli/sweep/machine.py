@@ -14,10 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from packaging.requirements import Requirement
 
 from talr_cli import __version__
-from talr_cli.config.commands import SweepConfig
+from talr_cli.config.commands import SweepConfig, conf_dir
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
@@ -31,6 +32,7 @@ from talr_cli.sweep.grid import Point, expand_grid
 from talr_cli.sweep.local import cpu_cores
 from talr_cli.sweep.needs import free_bytes
 from talr_cli.sweep.plan import find_models, make_plan, model_key
+from talr_cli.sweep.worker_process import worker_process
 from talr_cli.tracking.wandb import is_logged_in
 
 TIMEOUT = 5.0  # seconds for an answer of the hub
@@ -96,13 +98,34 @@ def find_obstacles(
     )
     if (downloads or possible) and check_hub().state == "ok":
         downloads, possible = {}, {}
-    certain, notes = list(downloads), list(possible)
+    certain, notes = [*downloads, *_unknown_tasks(grid)], list(possible)
     if launcher == "local":
         certain += dict.fromkeys(reason for one in grid for reason in _missing_gpus(one.config))
         if any(one.config.device == "auto" for one in grid) and (why := unusable_gpu()) is not None:
             said = f"there is a GPU, but {why}; device=cpu does without"
             (certain if gpu_names() else notes).append(said)  # as `choose_device` will
     return certain, notes
+
+
+def _unknown_tasks(grid: Sequence[Point]) -> list[str]:
+    """One line for each suite that names tasks that are neither the harness's nor its folder's."""
+    tasks: dict[str | None, set[str]] = {}  # of the suites that come with talr, by folder
+    for name in choices_of("suite", None):
+        shipped = yaml.safe_load((conf_dir() / f"suite/{name}.yaml").read_text(encoding="utf-8"))
+        tasks.setdefault(shipped["task_dir"], set()).update(shipped["tasks"])
+    suites = [point.config.suite for point in grid if point.config.eval]
+    typed = [one for one in suites if not tasks.get(one.task_dir, set()).issuperset(one.tasks)]
+    if not typed:
+        return []
+    with worker_process() as call:  # the harness imports torch
+        found = {(one.task_dir, *one.tasks): one for one in typed}
+        return list(filter(None, (call(_wrong_names, one) for one in found.values())))
+
+
+def _wrong_names(suite: SuiteConfig) -> str | None:
+    from talr_cli.evaluation.general.tasks import wrong_names
+
+    return wrong_names(suite)
 
 
 def _missing_downloads(

@@ -83,6 +83,18 @@ def show_submissions(submissions: Sequence[Submission]) -> None:
 def _totals(plan: Plan) -> Iterator[str]:
     counts = Counter(plan.states)
     yield "runs: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+    if counts.keys() != {"done"}:
+        yield from _costs(plan)
+    for job in plan.jobs:
+        results = job.directory.read_results() if job.command == "eval" else None
+        if results is not None and (power := power_text(results)):
+            yield f"power: {job.config.model.name} on {job.config.dataset.name}: {power}"
+    for note in (*plan.notes, *_namesakes(plan.jobs, plan.states)):
+        yield f"note: {note}"
+
+
+def _costs(plan: Plan) -> Iterator[str]:
+    """The time, disk and memory that the unfinished runs take."""
     if plan.seconds is None:
         yield "time: unknown until a run of each model and dataset of the study is finished"
     else:
@@ -94,12 +106,6 @@ def _totals(plan: Plan) -> Iterator[str]:
         yield f"disk: up to {gib(plan.disk)}; {gib(plan.free)} are free"
     if plan.memory is not None:
         yield f"memory: {plan.memory}"
-    for job in plan.jobs:
-        results = job.directory.read_results() if job.command == "eval" else None
-        if results is not None and (power := power_text(results)):
-            yield f"power: {job.config.model.name} on {job.config.dataset.name}: {power}"
-    for note in (*plan.notes, *_namesakes(plan.jobs, plan.states)):
-        yield f"note: {note}"
 
 
 def _namesakes(jobs: Sequence[Job], states: Sequence[State]) -> list[str]:

@@ -59,6 +59,15 @@ def test_a_signal_to_a_process_that_ends_is_no_traceback(when, code, said):
     assert done.stderr.startswith(said)
 
 
+def test_windows_is_refused_in_one_line():
+    """It was a traceback, as Windows knows no SIGHUP."""
+    windows = "os.name = 'nt'; del signal.SIGHUP; sys.modules['fcntl'] = None"
+    script = f"import os, signal, sys; {windows}; import talr_cli.cli"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "talr runs on Linux and macOS; on Windows install it in WSL\n"
+
+
 def test_version_and_help(tmp_path):
     assert talr("--version", cwd=tmp_path, logger=None).stdout.startswith("talr 0.")
     shown = talr("--help", cwd=tmp_path, logger=None).stdout

@@ -21,6 +21,7 @@ EVAL = tuple(one for one in TINY if not one.startswith("trainer"))
 OWN_ROWS = (*(one for one in TINY if not one.startswith("dataset")), "dataset=jsonl")
 _MANY = ",".join(f"{number}e-6" for number in range(1, 101))
 SWEEP = ("sweep", *TINY, "--dry-run")
+UNKNOWN_TASK = ("suite.tasks=[no_such_task]", "+suite.metrics.no_such_task=acc")
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ _KINDS = {
         (_train("--config-dir", "good.jsonl"), "good.jsonl"),
     ],
     "suites": [
-        (_train("suite.tasks=[no_such_task]", "+suite.metrics.no_such_task=acc"), "no_such_task"),
+        (_train(*UNKNOWN_TASK), "no_such_task"),
+        ((*SWEEP, *UNKNOWN_TASK), "no_such_task"),
         (_train("suite.tasks=[]"), "suite.tasks"),
         (_train("suite.tasks=[mini_knowledge,mini_knowledge]"), "mini_knowledge"),
         (_train("suite.tasks=[unmeasured]"), "unmeasured"),
@@ -405,7 +407,8 @@ def fault(row, run, folder):
     words = [one.replace("{ckpt}", str(folder.parent / "ckpt")) for one in row.arguments]
     before = _listing(folder.parent)
     code, said = run(*words, cwd=folder)
-    lines = [line for line in said.splitlines() if line.strip()]
+    # A busy machine has lines of progress too: "planning: 0:30 so far".
+    lines = [line for line in said.splitlines() if line.strip() and not line.endswith(" so far")]
     if code != 2:
         return f"exit code {code}: {said[-500:]}"
     if len(lines) > 3 or "Traceback" in said:

@@ -28,12 +28,12 @@ def test_each_task_and_direction_has_its_turn():
 
 
 def test_texts_of_others_stand_there_as_they_are():
-    text = as_section([flip("domain", EVIL, 1, 0, text=EVIL)], "base model", EVIL)
+    text = as_section([flip("domain", EVIL, 1, 0, text=EVIL)], "base model", EVIL, EVIL)
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\n\\x1b[31m &amp; more" in text
     assert "Items that score lower now (lost): 1; higher (won): 0." in text
-    counted = as_section([flip("domain", 1, 1, 0, text=None)], "a", "b")
+    counted = as_section([flip("domain", 1, 1, 0, text=None)], "a", "b", "talr compare a b")
     assert "<article" not in counted  # an item without its texts is no example
-    assert "(lost): 1; higher (won): 0. All of them: talr compare A B flips=FILE<" in counted
-    blank = as_section([flip("domain", 1, 1, 0, text="\n \u200b\n")], "a", "b")
+    assert "(lost): 1; higher (won): 0. All of them: talr compare a b<" in counted
+    blank = as_section([flip("domain", 1, 1, 0, text="\n \u200b\n")], "a", "b", "c")
     assert blank.count("(blank)") == 3

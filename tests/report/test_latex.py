@@ -31,6 +31,8 @@ def test_numbers_are_typeset_as_numbers():
     assert r"sft & $5 \times 10^{-6}$ & $0$ & $0.300 \pm 0.030$ & $+0.090 \pm 0.042$ & " in text
     assert r"$-0.060 \pm 0.050 \approx 0$" in text
     assert "–" not in text
+    change = as_latex(Cells([Column("a", "a")], [[Cell("-0.064 [-0.094, +1e-05] ≈ 0")]]))
+    assert r"$-0.064\ [-0.094, +1 \times 10^{-5}] \approx 0$" in change  # minus signs, not hyphens
 
 
 def test_a_cell_is_not_read_as_an_option_of_the_line_before():

@@ -15,7 +15,7 @@ from talr_cli.models import sources
 from talr_cli.report.tables.screen import fitted
 from talr_cli.sweep.grid import expand_grid
 from talr_cli.sweep.plan import find_models, job_state, make_jobs, make_plan
-from talr_cli.sweep.show import _namesakes, plan_cells
+from talr_cli.sweep.show import _namesakes, _totals, plan_cells
 
 
 def test_a_model_is_found_as_it_is_resolved(tiny_config, tiny_source):
@@ -117,6 +117,7 @@ def test_a_run_has_the_state_that_its_files_say(tiny_source):
     assert found == ["to do", "to resume", "failed", "failed", "done", "done"]
     made = make_plan(grid, models, None, composition.load("sweep", []))
     assert (made.states, made.disk, made.seconds, made.memory) == (["done"], 0, 0, None)
+    assert list(_totals(made)) == ["runs: 1 done"]  # it said "time: about 1 min"
     run.directory.model.rmdir()
     assert job_state(run) == "to resume"
     made = make_plan(grid, models, None, composition.load("sweep", []))

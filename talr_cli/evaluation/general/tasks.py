@@ -80,9 +80,7 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
         find_vllm(suite)
     if suite.data_dir is not None and not Path(suite.data_dir).expanduser().is_dir():
         raise UserError(f"suite.data_dir={suite.data_dir} is not a directory")
-    managers = _task_managers(suite.task_dir, tuple(suite.tasks))
-    index = ChainMap(*(manager.task_index for manager in managers))
-    members = _members(suite, index)
+    managers, index, members = _find_names(suite)
     group_of = {task: name for name, tasks in members.items() for task in tasks}
     files = {task: Path(str(index[task].yaml_path)) for task in group_of}
     settings = {task: load_yaml(file, resolve_func=False) for task, file in files.items()}
@@ -119,6 +117,21 @@ def load_tasks(suite: SuiteConfig) -> Tasks:
         complete,
         frozenset(task for task, name in group_of.items() if name in suite.plain_text),
     )
+
+
+def wrong_names(suite: SuiteConfig) -> str | None:
+    """Why load_tasks would refuse the names of this suite; None if it would not."""
+    try:
+        _find_names(suite)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _find_names(suite: SuiteConfig) -> tuple[list[TaskManager], Index, dict[str, list[str]]]:
+    managers = _task_managers(suite.task_dir, tuple(suite.tasks))
+    index = ChainMap(*(manager.task_index for manager in managers))
+    return managers, index, _members(suite, index)
 
 
 def _members(suite: SuiteConfig, index: Index) -> dict[str, list[str]]:

@@ -31,7 +31,8 @@ _CHARACTERS = {
     "α": r"$\alpha$",
     "×": r"$\times$",
 }
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?( ± \d+(\.\d+)?(e[+-]?\d+)?)?( ≈ 0)?")
+_PLAIN = r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?"
+_NUMBER = re.compile(rf"{_PLAIN}( ± {_PLAIN}| \[{_PLAIN}, {_PLAIN}\])?( ≈ 0)?")
 _EXPONENT = re.compile(r"e([+-]?)0*(\d+)")
 
 
@@ -61,6 +62,7 @@ def _line(row: list[Cell]) -> str:
 def _text(text: str) -> str:
     if _NUMBER.fullmatch(text):
         number = _EXPONENT.sub(_power, text).replace("±", r"\pm").replace("≈", r"\approx")
+        number = number.replace(" [", r"\ [")  # a blank, which math has not between a number and [
         return f"${number}$"
     return "".join(_CHARACTERS.get(character, character) for character in text)
 
