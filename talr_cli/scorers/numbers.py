@@ -121,6 +121,8 @@ _TYPOGRAPHY = (
     # Thousands separated by a thin or no-break space or an apostrophe, and LaTeX's 1{,}234.
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
     (re.compile(r"\{([.,])\}"), r"\1"),
+    (re.compile(r"(?<=\d)\u066b(?=\d)"), "."),  # beside digits of Arabic and Persian
+    (re.compile(r"(?<=\d)\u066c(?=\d)"), ","),
     (re.compile(r"(?<=\d)~(?=\d{3}(?!\d))"), " "),
     # A minus before the currency belongs to the number.
     (

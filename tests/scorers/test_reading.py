@@ -172,6 +172,13 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ('{"answer": {"value": 7, "unit": "kg"}}', 7),
         ("Answer: US$7", 7),
         ("Answer: ('7 weeks', '2 days')", None),
+        ("Answer: 63/(3)^2 = 7 kg/m^2", 7),
+        ("Answer: 63 kg / ( 3 m)^2 = 7 kg/m^2", 7),
+        ("Answer: $\\frac{63}{3^2} \\approx 7$", 7),
+        ("Answer: \\frac{63}{3^2} kg/m^2", 7),
+        ("Answer: 140 - (105 + 28) mEq/L", 7),
+        ("Answer: 7 - (5 for age, 2 for stroke)", 7),
+        ("Answer: 7 mL/(min*m) = stage 5", 7),
     ],
 )
 def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
@@ -220,7 +227,8 @@ def test_without_a_statement_medcalc_takes_the_result(output, value):
         "at most", "under", "over", "above", "below", "up to", "between", "unknown, not",
         "unclear:", "undetermined,", "impossible:", "n/a,", "none of", "insufficient:",
         "not enough:", "cannot be told by", "can't be told by", "could not be told by",
-        "it cannot be told by", "this is", "either",
+        "it cannot be told by", "I cannot tell it by", "unable to tell it by",
+        "we are unable to tell it by", "not possible:", "this is", "either",
     ],
 )  # fmt: skip
 def test_bounds_and_refusals_are_no_number(bound):
@@ -394,6 +402,8 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
         ("Answer: 4\u200b2", 42),
         ("Answer: 4\u00ad2", 42),
         ("Answer: \u200e\u221242", -42),
+        ("\u0664\u0662\u066b\u0665", 42.5),
+        ("\u06f4\u066c\u06f2\u06f0\u06f0 \u0631\u06cc\u0627\u0644", 4200),
         ("\u4e00\u5171\u670942\u4e2a", 42),
         ("\u7d50\u679c\u306f-42\u3067\u3059", -42),
         ("\ucd1d 42\uac1c", 42),
