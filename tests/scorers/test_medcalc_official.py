@@ -49,6 +49,7 @@ WEEKS = {**number(69, "('17 weeks', '6 days')"), "form": "weeks_days"}
         (DECIMAL, "str(20+3.5)", True),
         (DECIMAL, "str(round(23.456, 1))", True),
         (number(2, "25", "24", "26"), "str(5^2)", True),
+        (number(3, "91.9", "91.8", "92.0"), "str(142 * 0.9938**70)", True),
         (number(2, "5", "4.75", "5.25"), "str(sqrt(25))", True),
         (DECIMAL, "str((20 + 3.5)", True),  # brackets are completed
         (DECIMAL, "str(__import__('os').getpid())", False),

@@ -303,6 +303,8 @@ def test_decimals_count_up_to_the_limits_themselves():
     assert score("95", truth).correct
     assert score("105.0", truth).correct
     assert not score("94.9", truth).correct
+    assert 3 * 1111111.1 > 3333333.3  # but for rounding
+    assert score("3 * 1111111.1", decimal(3333333.3, "3333333.2", "3333333.3")).correct
 
 
 @pytest.mark.parametrize(("lower", "upper"), [("-2.1", "-1.9"), ("-1.9", "-2.1")])

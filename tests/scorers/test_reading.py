@@ -493,6 +493,7 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "10/22/2021", "10-22-2021", "2021-10-22", "2021/10/22", "October 22, 2021", "22-Oct-2021",
         "Oct. 22nd, 2021", "22 October 2021", "22nd of October, 2021", "october 22 2021",
         "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
+        "22OCT2021", "01/15/2021+280 days = 10/22/2021",
         "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
         "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
         "October 22, 2021, or 10/22/2021", "10/22/2021, 40 weeks after 01/15/2021.",
@@ -504,6 +505,7 @@ def test_dates_as_models_write_them(form):
     for way in ("Answer: {}", '{{"answer": "{}"}}', "The final answer: {}.\nNot 10/23/2021."):
         assert medcalc(way.format(form), truth).correct, way
     assert medcalc("The answer is Friday, October 22, 2021. Not 10/23/2021.", truth).correct
+    assert medcalc("10/23/2021 was ruled out.\nDue: 10/22/2021", truth).parsed == "10/22/2021"
     assert medcalc(f"Seen on 01/02/2003.\nDue on {form}", truth).correct == (
         not form.endswith("01/29/2021)")
     )
@@ -518,7 +520,7 @@ def test_dates_as_models_write_them(form):
 )
 def test_two_offered_dates_are_no_answer(form, truth):
     said, another = (part.strip() for part in truth.split("{}"))
-    for both in ("or", "to", "until"):
+    for both in ("or", "to", "until", "through"):
         for offered in (truth.format(both), f'"{said}" {both} "{another}"'):
             given = {"form": form, "answer": said, "lower": "", "upper": ""}
             assert not medcalc(f"Answer: {offered}", given).correct
@@ -549,6 +551,7 @@ def test_every_month_is_read_in_full_and_short():
             assert read_date(form) == day
         assert read_date(f"{name}.9,2021") == read_date(f"9{name} 2021") == day
         assert read_date(f"9 {name}.,2021") == read_date(f"9-{name}-2021") == day
+    assert read_date("Sept. 9, 2021") == date(2021, 9, 9)
 
 
 @pytest.mark.parametrize("form", ["1st", "2nd", "3rd", "4th"])
@@ -592,6 +595,7 @@ def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
         ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
+        ("4 weeks (28 days)", (4, 0)), ("17weeks", (17, 0)), ("8+4", (8, 4)),
         ('{"weeks": 17, "days": 6}', (17, 6)), ("Weeks: 17, Days: 6", (17, 6)),
         ("Weeks:17, Days:6", (17, 6)), ("Biweeks: 1, days: 6", None),
         ("17 wks, 6 d", (17, 6)), ("17 week, 6 day", (17, 6)), ("17 wk 6 days", (17, 6)),
