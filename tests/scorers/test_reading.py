@@ -47,9 +47,9 @@ def by_numeric(output):
         "Answer \u2248", "Answer \u2192", "Answer:", "Answer (kg):", "Answer(kg) =", "(Answer):",
         "final_answer =", "finalAnswer:", "ANSWER:", "The clean answer:",
         "The answer will be, as said, answer:", "The answer was", "The answer equals",
-        "The answer must be", "The answer should be", "The answer has to be",
+        "The answer must be", "The answer would be", "The answer should be", "The answer has to be",
         "The answer comes out to", "The answer works out to", "The answer turns out to be",
-        "The answer is therefore", "The answer is simply",
+        "The answer is therefore", "The answer is simply", "The answer is just",
     ],
 )  # fmt: skip
 def test_words_that_state_an_answer(words):
@@ -67,6 +67,7 @@ def test_words_that_state_an_answer(words):
 def test_words_that_state_no_answer(words):
     assert stated_answer("##### 5") is None
     assert stated_answer("#### Step 1\nIt is 7") is None
+    assert stated_answer("Answer: 5\nI am not so sure of the answer\n42") == "5"
     assert stated_answer(f"Answer: 5\n{words} 42") == "5"
 
 
