@@ -395,6 +395,9 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
     ("said", "value"),
     [
         ('{"final_answer": 42, "steps": 3}', 42),
+        ('{"result": 5} No: {"result": 42}', 42),
+        ("At least 5 came before, in all 42.", 42),
+        ("Answer: 1 234 567", 1234567),
         ('{"finalAnswer": "42", "steps": 3}', 42),
         ("final_answer = 42  # of 3", 42),
         ("Answer: -\u00a342", -42),
