@@ -294,6 +294,7 @@ def test_a_percentage_is_also_a_share():
     """The benchmark reads 53.1% as 0.531, also where the question asks for a percentage."""
     assert score("53.1%", decimal(53.1, 50, 56)).correct
     assert score("53.1%", decimal(0.531, 0.5, 0.56)).correct
+    assert score("Answer: a share of 53.1%", decimal(0.531, 0.5, 0.56)).correct
     assert not score("53.1", decimal(0.531, 0.5, 0.56)).correct
     assert not score("53.1%", decimal(5.31, 5, 5.6)).correct
 

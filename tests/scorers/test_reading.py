@@ -396,6 +396,8 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
     [
         ('{"final_answer": 42, "steps": 3}', 42),
         ('{"result": 5} No: {"result": 42}', 42),
+        ('{"total": 42, "n": 3}', 42),
+        ("Answer: 105/1.25 kg", 84),
         ("At least 5 came before, in all 42.", 42),
         ("Answer: 1 234 567", 1234567),
         ('{"finalAnswer": "42", "steps": 3}', 42),
