@@ -397,6 +397,11 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
         ('{"final_answer": 42, "steps": 3}', 42),
         ('{"result": 5} No: {"result": 42}', 42),
         ('{"total": 42, "n": 3}', 42),
+        ("Answer: 6 \\cdot 7", 42),
+        ("Answer: 3*pi", 9.42477796076938),
+        ("It is 10^3 in all.", 1000),
+        ("The result was minus 42.", -42),
+        ("Answer: 123.456.789", 123456789),
         ("Answer: 105/1.25 kg", 84),
         ("At least 5 came before, in all 42.", 42),
         ("Answer: 1 234 567", 1234567),
@@ -448,6 +453,7 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
         ("\\boxed{4~200}", 4200),
         ("Answer: 1h30", None),
         ("The total is <b>42</b>.", 42),
+        ("<tr><td>Total</td><td>42</td></tr>", 42),
         ("Answer: <strong>42</strong>", 42),
         ('Answer: <span class="x">-42</span> kg', -42),
         ("Answer: 4.2 x 10<sup>1</sup>", 42),
@@ -624,6 +630,8 @@ def test_weeks_and_days_as_models_write_them(form, both):
 def test_numbers_in_prose_are_those_that_stand_alone():
     text = "CURB-65 and m² and 1st of 3, COVID-19, v1.2.3, 10:30, 5-10 mg, > 4, 2021-10-22, 8 kg"
     assert find_numbers(normalise(text)) == [3, 8]
+    text = "a 5x7 print, 2 years 3 months, seen on 5/7/2021, 0.4\\dot{2}, but May 2021"
+    assert find_numbers(normalise(text)) == [2021]
 
 
 def test_a_reference_is_read_by_the_same_rules():
