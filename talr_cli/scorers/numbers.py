@@ -85,14 +85,14 @@ _WEEKS = re.compile(r" ?(?:weeks?|wks?|w)\b", re.IGNORECASE)
 _HTML = (
     (re.compile(r"<sup>([-+]?\d{1,9})</sup>", re.IGNORECASE), r"^\1"),
     (re.compile(r"<sub>(\w{1,9})</sub>", re.IGNORECASE), r"_\1"),
-    (
-        re.compile(
-            r"</?(?:b|i|u|em|strong|mark|span|code|p|div|t[dhr]|li|h[1-6])(?: [^<>\n]{0,80})?>",
-            re.IGNORECASE,
-        ),
-        "",
+    *(
+        (re.compile(rf"</?(?:{tags})(?: [^<>\n]{{0,80}})?>", re.IGNORECASE), plain)
+        for tags, plain in (("b|i|u|em|strong|mark|span|code", ""), ("t[dh]", " "))
     ),
-    (re.compile(r"<br ?/?>", re.IGNORECASE), "\n"),
+    (
+        re.compile(r"<br ?/?>|</?(?:p|div|tr|li|h[1-6])(?: [^<>\n]{0,80})?>", re.IGNORECASE),
+        "\n",
+    ),
 )
 _LATEX = (
     (re.compile(r"\^ ?\{ ?([-+]?[\d.]{1,10}) ?\}"), r"^(\1)"),
