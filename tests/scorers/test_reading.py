@@ -608,7 +608,7 @@ def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
         ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
-        ("4 weeks (28 days)", (4, 0)), ("17weeks", (17, 0)), ("8+4", (8, 4)),
+        ("4 weeks (28 days)", (4, 0)), ("17weeks", (17, 0)), ("1 week", (1, 0)), ("8+4", (8, 4)),
         ('{"weeks": 17, "days": 6}', (17, 6)), ("Weeks: 17, Days: 6", (17, 6)),
         ("Weeks:17, Days:6", (17, 6)), ("Biweeks: 1, days: 6", None),
         ("17 wks, 6 d", (17, 6)), ("17 week, 6 day", (17, 6)), ("17 wk 6 days", (17, 6)),
@@ -631,7 +631,7 @@ def test_weeks_and_days_as_models_write_them(form, both):
 def test_numbers_in_prose_are_those_that_stand_alone():
     text = "CURB-65 and m² and 1st of 3, COVID-19, v1.2.3, 10:30, 5-10 mg, > 4, 2021-10-22, 8 kg"
     assert find_numbers(normalise(text)) == [3, 8]
-    text = "a 5x7 print, 2 years 3 months, seen on 5/7/2021, 0.4\\dot{2}, but May 2021"
+    text = "a 5x7 print, 2 years 3 months, seen on 5/7/2021 and 2021/5/7, 0.4\\dot{2}, but May 2021"
     assert find_numbers(normalise(text)) == [2021]
 
 
