@@ -94,7 +94,7 @@ class Choices:
             rf"|{named}(?:{_IS_WRONG}|[\"')\]]?,? or rather\b)"
         )
         self._offered = _compile(
-            rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/&+]) ?(?:an? |the )?{_OPENS}$"
+            rf"{named}[\"')\]]? ?(?:,? ?(?:or|and)|[/|&+]) ?(?:an? |the )?{_OPENS}$"
         )
         self._enumerated = _compile(rf"{named}[\"')\]]?, ?{_OPENS}({prose}){end}{_LISTED_END}")
         letters = "|".join(f"(?-i:{one})" for one in texts if _is_letter(one)) or "(?!)"

@@ -21,8 +21,8 @@ _YEAR = r"(\d{4})(?!\d)"
 _DATE = re.compile(
     rf"(?<!\d)(?<!\d[/-])(\d{{1,2}})([/-])(\d{{1,2}})\2{_YEAR}"
     rf"|(?<!\d)(?<!\d[/-])(\d{{4}})([/-])(\d{{1,2}})\6(\d{{1,2}})(?!\d)"
-    rf"|\b{_NAME}\b\.?[ -]?{_DAY},?[ -]?{_YEAR}"
-    rf"|(?<!\d){_DAY}[ -]?(?:of )?{_NAME}\b\.?,?[ -]?{_YEAR}",
+    rf"|\b{_NAME}\.?[ -]?{_DAY},?[ -]?{_YEAR}"
+    rf"|(?<!\d){_DAY}[ -]?(?:of )?{_NAME}\.?,?[ -]?{_YEAR}",
     re.IGNORECASE,
 )
 _WEEKS_DAYS = re.compile(

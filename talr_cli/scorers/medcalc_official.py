@@ -210,6 +210,4 @@ def _value(node: ast.expr) -> Any:
 
 
 def _power(base: float, exponent: float) -> float:
-    if abs(exponent) > 64:
-        raise ValueError("not a power we compute")
     return float(base) ** exponent  # floats overflow instead of growing

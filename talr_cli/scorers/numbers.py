@@ -85,14 +85,14 @@ _WEEKS = re.compile(r" ?(?:weeks?|wks?|w)\b", re.IGNORECASE)
 _HTML = (
     (re.compile(r"<sup>([-+]?\d{1,9})</sup>", re.IGNORECASE), r"^\1"),
     (re.compile(r"<sub>(\w{1,9})</sub>", re.IGNORECASE), r"_\1"),
-    (
-        re.compile(
-            r"</?(?:b|i|u|em|strong|mark|span|code|p|div|t[dhr]|li|h[1-6])(?: [^<>\n]{0,80})?>",
-            re.IGNORECASE,
-        ),
-        "",
+    *(
+        (re.compile(rf"</?(?:{tags})(?: [^<>\n]{{0,80}})?>", re.IGNORECASE), plain)
+        for tags, plain in (("b|i|u|em|strong|mark|span|code", ""), ("t[dh]", " "))
     ),
-    (re.compile(r"<br ?/?>", re.IGNORECASE), "\n"),
+    (
+        re.compile(r"<br ?/?>|</?(?:p|div|tr|li|h[1-6])(?: [^<>\n]{0,80})?>", re.IGNORECASE),
+        "\n",
+    ),
 )
 _LATEX = (
     (re.compile(r"\^ ?\{ ?([-+]?[\d.]{1,10}) ?\}"), r"^(\1)"),
@@ -121,6 +121,8 @@ _TYPOGRAPHY = (
     # Thousands separated by a thin or no-break space or an apostrophe, and LaTeX's 1{,}234.
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f'\u2019](?=\\d{3}(?!\\d))"), ""),
     (re.compile(r"\{([.,])\}"), r"\1"),
+    (re.compile(r"(?<=\d)\u066b(?=\d)"), "."),  # beside digits of Arabic and Persian
+    (re.compile(r"(?<=\d)\u066c(?=\d)"), ","),
     (re.compile(r"(?<=\d)~(?=\d{3}(?!\d))"), " "),
     # A minus before the currency belongs to the number.
     (

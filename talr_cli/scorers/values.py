@@ -27,8 +27,8 @@ _SEVERAL = re.compile(
     rf"{_NUMBER} ?/ ?0+(?![\d.])|(?=[^a-wyz\n]*x(?! ?\d))"
     r"-?[\dx(.][\dx().]*+(?: ?[-+*/^] ?[\dx(][\dx().]*+)*+\W*+$|"
     rf"([a-z]) ?= ?{_NUMBER}(?: or \2 ?|, (?:and )?[a-z] ?)= ?{_NUMBER}\W*$|"
-    r"(?:it |this )?(?:cannot|can't|could not|un(?:known|clear|determined)|impossible|n/a|none|"
-    r"insufficient|not enough)\b|"
+    r"(?:it |this |i |we )?(?:cannot|can't|could not|un(?:known|clear|determined|able)|"
+    r"(?:am|are) unable|impossible|not possible|n/a|none|insufficient|not enough)\b|"
     rf"{_NUMBER}(?:, (?:and )?|; ?| (?:and|&) ){_NUMBER}(?=[\s.)\]]*$|[,;] ))",
     re.IGNORECASE,
 )
@@ -56,7 +56,11 @@ _JSON = re.compile(r"\{[^{}]*\}")
 # A first paragraph that is a number, above its explanation.
 _NUMBER_ALONE = re.compile(rf"[\u20ac\u00a3\u00a5]?{_NUMBER} ?[%\u20ac\u00a3\u00a5]?\.?")
 _PROSE = re.compile(r"\W*[^\W\d_]")
-_COMMENT = re.compile(r" ?\([^()\n]*\)")
+# Not the brackets of a calculation, 70/(1.75 m)^2 or 9 - (2 + 3).
+_COMMENT = re.compile(
+    r" ?\((?! ?[\d.])[^()\n]*\)|(?<![-+*/^]) ?(?<![-+*/^] )\([^()\n]*\)"
+    r"|(?<=[-+]) ?\((?![-+*/^.\d ]*\))[^()\n]*\)"
+)
 # Several steps on one line: 1. Add. 2. Divide.
 _FIRST_STEP, _NEXT_STEP = re.compile(r"1[.)] \D"), re.compile(r" (?=(?:[2-9]|\d\d)[.)] \D)")
 _SENTENCE = re.compile(r"(?<=[\w)%\]])(?<!pprox)[.;!](?=\s|$)")
@@ -213,7 +217,7 @@ def _read_leading(line: str, counts: bool) -> Reading | None:
     results = scan_numbers(rest[marks[-1] :]) if marks else []
     if results and _SUM.search(rest[: marks[-1] - 1]):
         return _with_sign(rest[marks[-1] :], results[0])
-    if re.match(r" ?[-+*/^] ?[\d(.]", rest):
+    if re.match(r"(?: ?[-+*/^]|\)+ ?[*/^]) ?[\d(.]", rest):
         return _arithmetic(line)
     if same := _EQUIVALENT.search(rest):
         return _read_leading(rest[same.end() :], counts)

@@ -180,6 +180,8 @@ def test_scores_are_of_answers_without_thoughts_and_also_by_group_and_category(
     assert [sample["output"] for sample in found.samples] == texts
     right = {"q0": 1, "q1": 0, "q2": 0, "q3": 1, "q4": 1}
     assert found.results["items"] == right
+    assert [(sample["id"], sample["correct"]) for sample in found.samples] == list(right.items())
+    assert (found.results["metric"], found.results["backend"]) == ("accuracy", "hf")
 
     def of(*keys):
         p, n = statistics.fmean(right[key] for key in keys), len(keys)

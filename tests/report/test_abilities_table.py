@@ -91,6 +91,7 @@ def test_the_table_has_the_numbers_of_a_count_by_hand(tmp_path):
     )
     assert shown(rows["general/write"]) == pytest.approx([6, 0, 4 / 6, 4 / 6, 1 / 6, 1 / 6])
     assert float(rows["general/pick"]["lost_seen"]) == pytest.approx(2 / 6)
+    assert float(rows["general/pick"]["change"]) == pytest.approx(-1 / 6)
 
 
 def test_the_first_scoring_decides_which_answer_was_chosen(tmp_path):

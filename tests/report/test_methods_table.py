@@ -67,6 +67,8 @@ def test_of_many_settings_the_best_of_each_method_is_kept():
                 one = results(method, lr, seed, (score + off, 0.03), id=f"{method}{lr}{seed}")
                 runs.append(one)
     lines = lines_of(runs)
+    by_rate = [line.lr for line in lines_of([BASE, *runs[:0:-1]])]
+    assert by_rate == [None, 1e-6, 5e-6, 2e-5, 1e-6, 5e-6, 2e-5]
     cells, said = fewer_cells(lines, 6)
     kept = list(csv.DictReader(io.StringIO(as_csv(cells))))
     assert [(row["method"], row["lr"]) for row in kept] == [
@@ -116,3 +118,10 @@ def test_a_score_that_was_not_measured_is_a_gap():
     (row,) = rows_of([BASE, *seeds])[0][1:]
     assert (row["seeds"], row["domain"], row["domain_change"]) == ("2", "0.3", "")
     assert rows_of(seeds)[0][0]["domain_change"] == ""
+    # Nor is it one where the items are known.
+    runs = runs_with_items()
+    runs[-1]["domain"] = None
+    changes = {row["method"]: row["domain_change"] for row in rows_of(runs)[0]}
+    assert (changes["sft"], changes["talr"] != "") == ("", True)
+    # A single row has a score without an error.
+    assert rows_of([BASE, results("sft", domain=(0.3, None))])[0][1]["domain_change"] == ""

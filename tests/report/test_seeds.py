@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import random
 
 import numpy
@@ -36,10 +37,19 @@ def seeds(**changes):
 def test_mean_and_sample_standard_deviation():
     runs = [BASE, *seeds(), results("sft")]
     talr = list(csv.DictReader(io.StringIO(as_csv(seeds_cells(study_rows(comparable(runs)))))))[1]
-    assert (talr["method"], talr["seeds"]) == ("talr", "3")
+    assert (talr["dataset"], talr["method"], talr["seeds"]) == ("medcalc", "talr", "3")
     assert float(talr["domain"]) == pytest.approx(numpy.mean(DOMAIN))
     assert float(talr["domain_sd"]) == pytest.approx(numpy.std(DOMAIN, ddof=1))
     assert float(talr["domain_change"]) == pytest.approx(numpy.mean(DOMAIN) - 0.21)
+
+
+def test_of_seeds_that_were_not_all_measured_the_known_ones_count():
+    runs = [BASE, *seeds()[:2], results("talr", seed=2, domain=None)]
+    cells = seeds_cells(study_rows(comparable(runs)))
+    (talr,) = csv.DictReader(io.StringIO(as_csv(cells)))
+    assert float(talr["domain"]) == pytest.approx(0.33)
+    assert float(talr["domain_sd"]) == pytest.approx(0.04 / math.sqrt(2))
+    assert "0.330 ± 0.028 (of 2)" in as_markdown(cells)
 
 
 def test_one_seed_has_no_deviation_and_no_table():

@@ -195,6 +195,9 @@ def test_csv_keeps_every_digit():
     assert float(rows[1]["lr"]) == 1e-6
     assert float(rows[1]["general_change_stderr"]) == pytest.approx(0.05)
     assert rows[1]["model"] == "m"
+    worse = results("l2", domain=(0.1, 0.03), general=(0.1, 0.03))
+    rows = list(csv.DictReader(io.StringIO(csv_table([BASE, worse]))))
+    assert [row["pareto_front"] for row in rows] == ["True", "False"]
 
 
 def test_terminal_table_has_the_same_cells():

@@ -87,9 +87,10 @@ def test_the_label_of_the_answer_counts_and_not_one_in_its_reason(output, label)
         "I",
         "Answer: S",
         "exact1",
+        "Answer: Exact | Substitute | Complement | Irrelevant",
     ],
 )
-def test_words_that_resemble_a_label_are_no_answer(output):
+def test_what_resembles_a_label_or_names_all_is_no_answer(output):
     verdict = score(output, {"answer": "Exact"})
     assert verdict.parsed is None
     assert not verdict.correct

@@ -99,6 +99,8 @@ def test_without_a_number_there_is_no_answer(output):
         ("#### Step 1\nIt is 7", None),
         ("#### **#### p - q**", "p - q**"),
         ("\\boxed{p - q}. So the final answer is clearly given above.", "p - q"),
+        ("\\boxed{7}. The answer is: Given above.", "7"),
+        ("\\boxed{7}, and so \\boxed{}", "7"),
         ("The final answer is: an odd number", "an odd number"),
     ],
 )

@@ -47,8 +47,11 @@ WEEKS = {**number(69, "('17 weeks', '6 days')"), "form": "weeks_days"}
         (DECIMAL, "1,023.5", True),  # reads 023.5
         (number(2, "1023.5", "1000", "1100"), "1,023.5", False),
         (DECIMAL, "str(20+3.5)", True),
+        (DECIMAL, "str(-5 + 28.5)", True),
+        (DECIMAL, "str(20 + 3.5 # less 9)", True),
         (DECIMAL, "str(round(23.456, 1))", True),
         (number(2, "25", "24", "26"), "str(5^2)", True),
+        (number(3, "91.9", "91.8", "92.0"), "str(142 * 0.9938**70)", True),
         (number(2, "5", "4.75", "5.25"), "str(sqrt(25))", True),
         (DECIMAL, "str((20 + 3.5)", True),  # brackets are completed
         (DECIMAL, "str(__import__('os').getpid())", False),
@@ -61,6 +64,7 @@ WEEKS = {**number(69, "('17 weeks', '6 days')"), "form": "weeks_days"}
         (SCORE, "2.5", False),  # halves to even
         (SCORE, "03", False),  # no number of Python's
         (SCORE, "N/A", False),
+        ({**number(2, "3"), "form": "integer"}, "3.4", False),  # a decimal by its calculator
         (DATE, "10/22/2021", True),
         (DATE, "10/22/2021 or later", True),
         (DATE, "on 10/22/2021", False),

@@ -294,6 +294,7 @@ def test_a_percentage_is_also_a_share():
     """The benchmark reads 53.1% as 0.531, also where the question asks for a percentage."""
     assert score("53.1%", decimal(53.1, 50, 56)).correct
     assert score("53.1%", decimal(0.531, 0.5, 0.56)).correct
+    assert score("Answer: a share of 53.1%", decimal(0.531, 0.5, 0.56)).correct
     assert not score("53.1", decimal(0.531, 0.5, 0.56)).correct
     assert not score("53.1%", decimal(5.31, 5, 5.6)).correct
 
@@ -303,6 +304,8 @@ def test_decimals_count_up_to_the_limits_themselves():
     assert score("95", truth).correct
     assert score("105.0", truth).correct
     assert not score("94.9", truth).correct
+    assert 3 * 1111111.1 > 3333333.3  # but for rounding
+    assert score("3 * 1111111.1", decimal(3333333.3, "3333333.2", "3333333.3")).correct
 
 
 @pytest.mark.parametrize(("lower", "upper"), [("-2.1", "-1.9"), ("-1.9", "-2.1")])

@@ -47,9 +47,9 @@ def by_numeric(output):
         "Answer \u2248", "Answer \u2192", "Answer:", "Answer (kg):", "Answer(kg) =", "(Answer):",
         "final_answer =", "finalAnswer:", "ANSWER:", "The clean answer:",
         "The answer will be, as said, answer:", "The answer was", "The answer equals",
-        "The answer must be", "The answer should be", "The answer has to be",
+        "The answer must be", "The answer would be", "The answer should be", "The answer has to be",
         "The answer comes out to", "The answer works out to", "The answer turns out to be",
-        "The answer is therefore", "The answer is simply",
+        "The answer is therefore", "The answer is simply", "The answer is just",
     ],
 )  # fmt: skip
 def test_words_that_state_an_answer(words):
@@ -67,6 +67,7 @@ def test_words_that_state_an_answer(words):
 def test_words_that_state_no_answer(words):
     assert stated_answer("##### 5") is None
     assert stated_answer("#### Step 1\nIt is 7") is None
+    assert stated_answer("Answer: 5\nI am not so sure of the answer\n42") == "5"
     assert stated_answer(f"Answer: 5\n{words} 42") == "5"
 
 
@@ -172,6 +173,13 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ('{"answer": {"value": 7, "unit": "kg"}}', 7),
         ("Answer: US$7", 7),
         ("Answer: ('7 weeks', '2 days')", None),
+        ("Answer: 63/(3)^2 = 7 kg/m^2", 7),
+        ("Answer: 63 kg / ( 3 m)^2 = 7 kg/m^2", 7),
+        ("Answer: $\\frac{63}{3^2} \\approx 7$", 7),
+        ("Answer: \\frac{63}{3^2} kg/m^2", 7),
+        ("Answer: 140 - (105 + 28) mEq/L", 7),
+        ("Answer: 7 - (5 for age, 2 for stroke)", 7),
+        ("Answer: 7 mL/(min*m) = stage 5", 7),
     ],
 )
 def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
@@ -220,7 +228,8 @@ def test_without_a_statement_medcalc_takes_the_result(output, value):
         "at most", "under", "over", "above", "below", "up to", "between", "unknown, not",
         "unclear:", "undetermined,", "impossible:", "n/a,", "none of", "insufficient:",
         "not enough:", "cannot be told by", "can't be told by", "could not be told by",
-        "it cannot be told by", "this is", "either",
+        "it cannot be told by", "I cannot tell it by", "unable to tell it by",
+        "we are unable to tell it by", "not possible:", "this is", "either",
     ],
 )  # fmt: skip
 def test_bounds_and_refusals_are_no_number(bound):
@@ -386,6 +395,16 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
     ("said", "value"),
     [
         ('{"final_answer": 42, "steps": 3}', 42),
+        ('{"result": 5} No: {"result": 42}', 42),
+        ('{"total": 42, "n": 3}', 42),
+        ("Answer: 6 \\cdot 7", 42),
+        ("Answer: 3*pi", 9.42477796076938),
+        ("It is 10^3 in all.", 1000),
+        ("The result was minus 42.", -42),
+        ("Answer: 123.456.789", 123456789),
+        ("Answer: 105/1.25 kg", 84),
+        ("At least 5 came before, in all 42.", 42),
+        ("Answer: 1 234 567", 1234567),
         ('{"finalAnswer": "42", "steps": 3}', 42),
         ("final_answer = 42  # of 3", 42),
         ("Answer: -\u00a342", -42),
@@ -394,6 +413,8 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
         ("Answer: 4\u200b2", 42),
         ("Answer: 4\u00ad2", 42),
         ("Answer: \u200e\u221242", -42),
+        ("\u0664\u0662\u066b\u0665", 42.5),
+        ("\u06f4\u066c\u06f2\u06f0\u06f0 \u0631\u06cc\u0627\u0644", 4200),
         ("\u4e00\u5171\u670942\u4e2a", 42),
         ("\u7d50\u679c\u306f-42\u3067\u3059", -42),
         ("\ucd1d 42\uac1c", 42),
@@ -432,6 +453,8 @@ def test_without_a_statement_the_last_complete_number_counts(output, value):
         ("\\boxed{4~200}", 4200),
         ("Answer: 1h30", None),
         ("The total is <b>42</b>.", 42),
+        ("<tr><td>Total</td><td>4</td><td>42</td></tr>", 42),
+        ("<p>Answer:</p><p>42</p><p>7 is wrong</p>", 42),
         ("Answer: <strong>42</strong>", 42),
         ('Answer: <span class="x">-42</span> kg', -42),
         ("Answer: 4.2 x 10<sup>1</sup>", 42),
@@ -483,6 +506,7 @@ def test_a_percent_sign_counts_only_at_the_number(output, is_right):
         "10/22/2021", "10-22-2021", "2021-10-22", "2021/10/22", "October 22, 2021", "22-Oct-2021",
         "Oct. 22nd, 2021", "22 October 2021", "22nd of October, 2021", "october 22 2021",
         "Friday, October 22, 2021", "**10/22/2021**", "2021-10-22T00:00", "October 22,2021",
+        "22OCT2021", "01/15/2021+280 days = 10/22/2021",
         "10/22/2021 (conception about 01/29/2021)", "01/15/2021 + 280 days = 10/22/2021",
         "The due date for 01/15/2021 is 10/22/2021", "10/22/2021, not 10/23/2021",
         "October 22, 2021, or 10/22/2021", "10/22/2021, 40 weeks after 01/15/2021.",
@@ -494,6 +518,7 @@ def test_dates_as_models_write_them(form):
     for way in ("Answer: {}", '{{"answer": "{}"}}', "The final answer: {}.\nNot 10/23/2021."):
         assert medcalc(way.format(form), truth).correct, way
     assert medcalc("The answer is Friday, October 22, 2021. Not 10/23/2021.", truth).correct
+    assert medcalc("10/23/2021 was ruled out.\nDue: 10/22/2021", truth).parsed == "10/22/2021"
     assert medcalc(f"Seen on 01/02/2003.\nDue on {form}", truth).correct == (
         not form.endswith("01/29/2021)")
     )
@@ -508,7 +533,7 @@ def test_dates_as_models_write_them(form):
 )
 def test_two_offered_dates_are_no_answer(form, truth):
     said, another = (part.strip() for part in truth.split("{}"))
-    for both in ("or", "to", "until"):
+    for both in ("or", "to", "until", "through"):
         for offered in (truth.format(both), f'"{said}" {both} "{another}"'):
             given = {"form": form, "answer": said, "lower": "", "upper": ""}
             assert not medcalc(f"Answer: {offered}", given).correct
@@ -539,6 +564,7 @@ def test_every_month_is_read_in_full_and_short():
             assert read_date(form) == day
         assert read_date(f"{name}.9,2021") == read_date(f"9{name} 2021") == day
         assert read_date(f"9 {name}.,2021") == read_date(f"9-{name}-2021") == day
+    assert read_date("Sept. 9, 2021") == date(2021, 9, 9)
 
 
 @pytest.mark.parametrize("form", ["1st", "2nd", "3rd", "4th"])
@@ -582,6 +608,7 @@ def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
         ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
+        ("4 weeks (28 days)", (4, 0)), ("17weeks", (17, 0)), ("1 week", (1, 0)), ("8+4", (8, 4)),
         ('{"weeks": 17, "days": 6}', (17, 6)), ("Weeks: 17, Days: 6", (17, 6)),
         ("Weeks:17, Days:6", (17, 6)), ("Biweeks: 1, days: 6", None),
         ("17 wks, 6 d", (17, 6)), ("17 week, 6 day", (17, 6)), ("17 wk 6 days", (17, 6)),
@@ -604,6 +631,8 @@ def test_weeks_and_days_as_models_write_them(form, both):
 def test_numbers_in_prose_are_those_that_stand_alone():
     text = "CURB-65 and m² and 1st of 3, COVID-19, v1.2.3, 10:30, 5-10 mg, > 4, 2021-10-22, 8 kg"
     assert find_numbers(normalise(text)) == [3, 8]
+    text = "a 5x7 print, 2 years 3 months, seen on 5/7/2021 and 2021/5/7, 0.4\\dot{2}, but May 2021"
+    assert find_numbers(normalise(text)) == [2021]
 
 
 def test_a_reference_is_read_by_the_same_rules():

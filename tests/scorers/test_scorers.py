@@ -34,6 +34,12 @@ def test_text_that_is_no_small_expression_is_not_computed(text):
     assert parse_expression(text) is None
 
 
+def test_an_age_may_be_an_exponent():
+    assert parse_expression("142 * 0.9938^70") == pytest.approx(
+        142 * math.exp(70 * math.log(0.9938))
+    )
+
+
 def test_exact_match_folds_case_space_and_a_full_stop():
     assert ExactMatch()("  The  sea.", {"answer": "the sea"}).correct
     assert not ExactMatch()("the seas", {"answer": "the sea"}).correct

@@ -47,6 +47,8 @@ def test_thoughts_within_every_pair_of_marks_are_removed(start, end):
         ("", ""),
         ("<think></think>", ""),
         ("I <think> so.", "I <think> so."),
+        ("<think>4?</think>I <think> so.", "I <think> so."),
+        ("4? <think>No.</think> Or 6?</think>", ""),
         ("Write `</think>` behind it.", "Write `</think>` behind it."),
         ("My reasoning: [think] of 5", "My reasoning: [think] of 5"),
         ("<reasoning>4?</reasoning>\n<answer>\n5\n</answer>\n", "<answer>\n5\n</answer>"),
@@ -91,6 +93,21 @@ def test_long_repetitions_are_read_at_once():
     ("marks", "said"),
     [
         (("[THINK]", "[/THINK]"), "[THINK]4?[/THINK]5"),
+        *(
+            (marks, "{}4?{}{}5{}".format(*marks))
+            for marks in (
+                (
+                    "<|START_THINKING|>",
+                    "<|END_THINKING|>",
+                    "<|START_RESPONSE|>",
+                    "<|END_RESPONSE|>",
+                ),
+                (
+                    *("<|begin_of_thought|>", "<|end_of_thought|>"),
+                    *("<|begin_of_solution|>", "<|end_of_solution|>"),
+                ),
+            )
+        ),
         (
             ("<|channel|>", "<|message|>", "<|start|>", "<|end|>"),
             "<|channel|>analysis<|message|>4?<|end|><|start|>assistant<|channel|>final<|message|>5",
