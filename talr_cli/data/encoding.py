@@ -101,6 +101,7 @@ class Encoded:
         tokenized_apart: How many rows have a token that would span the end of the prompt.
         special: Ids of rows whose texts have a token that only a template should write, with it.
         dropped: Ids of rows of whose context the template drops a part, with that part.
+        unknown: Ids of rows with tokens for texts that the tokenizer does not know, and how many.
     """
 
     rows: TokenRows
@@ -111,6 +112,7 @@ class Encoded:
     tokenized_apart: int
     special: list[str]
     dropped: list[str]
+    unknown: list[str]
 
 
 def encode_each(examples: Iterable[Example], renderer: Renderer) -> Iterator[Rendered | RowError]:
@@ -158,14 +160,16 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
     """Render rows and cut them to `max_length` tokens."""
     rows = TokenRows()
     cut = apart = 0
-    without_target, refused, added, special, dropped = [], [], [], [], []
+    without_target, refused, added, special, dropped, unknown = [], [], [], [], [], []
     shown = progress.each("rendering rows", examples)
     for example, rendered in zip(shown, encode_each(examples, renderer), strict=True):
         if isinstance(rendered, RowError):
             refused.append(f"{example.id}: {rendered}")
             continue
         if rendered.lost:
-            refused.append(f"{example.id}: the chat template drops {_short(rendered.lost)}")
+            several = " of its answers (dataset.train_on=last trains one)" if example.turns else ""
+            lost = f"the chat template drops {_short(rendered.lost)}{several}"
+            refused.append(f"{example.id}: {lost}")
             continue
         length = len(rendered.input_ids)
         shorter = rendered.cut(max_length)
@@ -179,9 +183,11 @@ def encode_all(examples: Sequence[Example], renderer: Renderer, max_length: int)
             special.append(f"{example.id}: {_short(rendered.special)}")
         if rendered.dropped:
             dropped.append(f"{example.id}: {_short(rendered.dropped)}")
+        if rendered.unknown:
+            unknown.append(f"{example.id} ({rendered.unknown} of {length} tokens)")
         if rendered.added:
             added.append(f"{example.id}: {_short(rendered.added)}")
-    return Encoded(rows, cut, without_target, refused, added, apart, special, dropped)
+    return Encoded(rows, cut, without_target, refused, added, apart, special, dropped, unknown)
 
 
 def _short(text: str) -> str:
@@ -293,6 +299,12 @@ def _warn(encoded: Encoded, total: int, what: str, limit: str) -> None:
             "the chat template drops a part of %d of %d %s, which the model thus does not see; the "
             "first is %s. model.chat_template=FILE gives a template that knows tools and roles",
             *(len(encoded.dropped), total, what, encoded.dropped[0]),
+        )
+    if encoded.unknown:
+        log.warning(
+            "%d of %d %s hold texts that the tokenizer does not know, which the model reads and "
+            "learns as one and the same unknown token; the first is %s",
+            *(len(encoded.unknown), total, what, encoded.unknown[0]),
         )
     if encoded.special:
         log.warning(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, AnyStr
 
+from talr_cli.data.folders import check_folder
 from talr_cli.data.rows import Row
 from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.places import files_at, named_nearly
@@ -52,7 +53,8 @@ def find_files(where: str | Sequence[str]) -> list[Path]:
             near, known = named_nearly(pattern), _endings()
             raise UserError(f"{pattern} does not exist{near}: give the path of a file, {known}")
         if is_folder:
-            found = [file for file in found if _ending(file) in _READERS]
+            held, found = found, [file for file in found if _ending(file) in _READERS]
+            check_folder(pattern, held, found)
             if not found:
                 raise UserError(f"{pattern} holds no file that ends with {_endings()}")
         for file in found:

@@ -12,17 +12,19 @@ import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
 from talr_cli.data.template_text import (
     RowText,
-    end_of_first_run,
+    alike,
     end_of_last,
     find_answer_changes,
     find_dropped_context,
     find_special_token,
+    first_difference,
+    turn_end,
 )
 from talr_cli.errors import UserError, reason_of
 from talr_cli.models.config import ModelConfig
@@ -36,8 +38,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SETTING = (
-    "set model.template_arguments (e.g. {enable_thinking: false}) or model.chat_template=FILE"
+    "set model.template_arguments ({enable_thinking: false} or true, say), or give another by "
+    "model.chat_template=FILE"
 )
+_ONLY_LAST = "train the last answer alone (dataset.train_on=last), or set model.chat_template=FILE"
+_REWRITES = "writes an earlier answer, which is trained too, otherwise than it asks for it"
+_UNLIKE = "does not continue its own generation prompt, so training and evaluation would differ"
 
 
 class RowError(ValueError):
@@ -51,12 +57,13 @@ class Rendered:
     Attributes:
         input_ids: [T].
         labels: [T]: the input id on every target, -100 elsewhere.
-        lost: The first part of the row's answer that the template drops.
-        added: What the template adds to the row's answer.
+        lost: The first part of the trained answers that the template drops.
+        added: What the template adds to a trained answer.
         tokenized_apart: Whether prompt and answer were tokenized separately, because a token would
             have spanned the end of the prompt.
         special: A token in the row's texts that only a template should write.
         dropped: The first part of the row's context that the template drops.
+        unknown: How many tokens stand for texts that the tokenizer does not know.
     """
 
     input_ids: list[int]
@@ -66,6 +73,7 @@ class Rendered:
     tokenized_apart: bool = False
     special: str = ""
     dropped: str = ""
+    unknown: int = 0
 
     @property
     def targets(self) -> list[int]:
@@ -83,19 +91,27 @@ class Renderer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, arguments: dict[str, Any]) -> None:
         self.tokenizer = tokenizer
         self.arguments = arguments
-        self._special_texts = frozenset(self._special_tokens())
-        unseen = set(tokenizer.all_special_tokens) | self._special_texts
+        added = [one for one in tokenizer.added_tokens_decoder.values() if str(one).strip()]
+        special = {str(one) for one in added if one.special}
+        unseen = self._specials = frozenset(special.union(tokenizer.all_special_tokens))
         self.thought_marks = thought_marks_in(unseen)
         self._mark_ids = set(self._ids_of(self.thought_marks))
         self._unseen_ids = set(self._ids_of(unseen - self.thought_marks))
         try:
-            self._after, self._ending = self._turn_end()
+            hello, self._after = self._answered()
+            # The token that ends a turn is special, also if the tokenizer does not say so.
+            starts_after = self._after.lstrip().startswith
+            self._specials |= {str(one) for one in added if starts_after(str(one))}
+            self._ending = turn_end(self._after, self._specials, tokenizer.eos_token)
+            self._behind = self._after[len(self._ending) :]  # such as white space; not trained
             # If the template does not end a turn, the tokenizer's end token is appended.
             self._appended = [] if self._ending else [tokenizer.eos_token_id]
-            hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
             encoded = self.encode(hello)
             if not self.tokenize(hello.completion):
                 raise RowError("the tokenizer has no tokens for a text")
+            if encoded.targets[-1] not in self._ids_of(self._specials):
+                why = f"the tokenizer cuts {self._ending!r}, the end of answers, into pieces"
+                raise RowError(f"{why}: set split_special_tokens=false in tokenizer_config.json")
         except RowError as error:
             raise UserError(f"this chat template cannot be used: {error}") from error
         self.end_of_turn: int = encoded.targets[-1]
@@ -170,13 +186,13 @@ class Renderer:
         """As `encode`; `known` has the tokens of some texts."""
         by_turns = self._encode_turns(row, known)
         ids, labels, apart = by_turns or self._encode_prefixes(row)
+        written = row.text.count(self.tokenizer.unk_token or "\0")  # GPT-2's also ends texts
+        unknown = max(0, ids.count(self.tokenizer.unk_token_id) - written)
         ids, labels = ids + self._appended, labels + self._appended
-        start, end = row.spans[-1]
-        answer = row.text[start:end].removesuffix(self._ending)
-        lost, added = find_answer_changes(row.example, answer)
-        special = find_special_token(row.example, self._special_texts)
+        lost, added = find_answer_changes(row, self._ending, self._specials)
+        special = find_special_token(row.example, self._specials)
         dropped = find_dropped_context(row.example, row.text)
-        return Rendered(ids, labels, lost, added, apart, special, dropped)
+        return Rendered(ids, labels, lost, added, apart, special, dropped, unknown)
 
     def _encode_turns(
         self, row: RowText, known: Mapping[str, list[int]]
@@ -217,16 +233,16 @@ class Renderer:
         for turn in (*example.turns, len(example.messages)):
             prompt = self.prompt(conversation[:turn], example.tools)
             if not whole.startswith(prompt):
-                raise RowError(
-                    "the chat template does not continue its own generation prompt, so training "
-                    f"and evaluation would differ: {_SETTING}"
-                )
+                is_last = turn == len(example.messages)
+                what, advice = (_UNLIKE, _SETTING) if is_last else (_REWRITES, _ONLY_LAST)
+                difference = first_difference(prompt, whole)
+                raise RowError(f"the chat template {what} ({difference}): {advice}")
             if turn < len(example.messages):
                 end = self._earlier_turn_end(whole, len(prompt), example, turn)
             elif whole.endswith(self._after) and len(whole) - len(self._after) >= len(prompt):
                 end = len(whole) - len(self._after) + len(self._ending)
             else:  # the template may end a tool call differently
-                end = end_of_last(self._special_tokens(), whole, len(prompt))
+                end = end_of_last(self._specials, whole.removesuffix(self._behind), len(prompt))
             spans.append((len(prompt), end))
         return RowText(example, whole, spans)
 
@@ -237,12 +253,12 @@ class Renderer:
         turns by another token, or leave out a thought before them. Then the turn ends with the
         first special token after the answer.
         """
-        conversation, specials = example.conversation, self._special_tokens()
+        conversation, specials = example.conversation, self._specials
         try:
             as_last = self._render(conversation[: turn + 1], example.tools)
         except RowError:  # the template may require the result after a tool call
             as_last = ""
-        end = end_of_last(specials, as_last, start)
+        end = end_of_last(specials, as_last.removesuffix(self._behind), start)
         if self._ending and start < end and whole.startswith(as_last[:end]):
             return end
         content = conversation[turn]["content"].strip()
@@ -252,7 +268,7 @@ class Renderer:
         if not (self._ending and content and begin >= 0 and ends):
             raise RowError(
                 "an earlier answer of it, which is to be trained too, is not in the chat "
-                "template's text, or has no end there: model.chat_template=FILE gives another"
+                f"template's text, or has no end there: {_ONLY_LAST}"
             )
         at, token = min(ends, key=lambda end: (end[0], -len(end[1])))
         return at + len(self._ending if whole.startswith(self._ending, at) else token)
@@ -271,33 +287,21 @@ class Renderer:
         begin = alone.rfind(content, start, len(alone) - len(self._after))
         return begin if begin > start and whole.startswith(alone[:begin]) else start
 
-    def _turn_end(self) -> tuple[str, str]:
-        """(what the template writes after an answer, the part of it that is trained on).
-
-        Many templates write white space after the end token, where generation has stopped.
-        """
-        user: Message = {"role": "user", "content": "Hi"}
-        prompt = self.prompt([user])
-        one, two = (
-            self._render([user, {"role": "assistant", "content": answer}], ())
-            for answer in ("Hello", "Good day")
-        )
-        if not (one.startswith(prompt) and two.startswith(prompt)):
-            raise RowError(
-                "it does not continue its own generation prompt, so training and evaluation "
-                f"would differ: {_SETTING}"
-            )
+    def _answered(self) -> tuple[Example, str]:
+        """(an answered "Hi", what the template writes after every answer)."""
+        hello = Example("", ({"role": "user", "content": "Hi"},), "Hello")
+        prompt = self.prompt(hello.messages)
+        row, plain = hello, self._render(hello.conversation, ())
+        if not (one := plain).startswith(prompt):
+            # A prompt that opens a thought may be continued only by answers that have one.
+            row = replace(hello, reply_fields={"reasoning_content": "So."})
+            one = self._render(row.conversation, ())
+        if not one.startswith(prompt):
+            raise RowError(f"it {_UNLIKE} ({first_difference(prompt, plain)}): {_SETTING}")
+        two = self._render(replace(row, completion="Good day").conversation, ())
         if one == two:
             raise RowError("it leaves out what a message says where that is a text")
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(one[::-1], two[::-1], strict=False))
-        after = one[len(one) - len([*same]) :]
-        # Only the first special tokens: Phi-3 writes `<|end|>` and then also the end of the text.
-        return after, after[: end_of_first_run(self._special_tokens(), after)]
-
-    def _special_tokens(self) -> list[str]:
-        added = self.tokenizer.added_tokens_decoder.values()
-        named = {str(token) for token in added if token.special and str(token).strip()}
-        return sorted(named | set(self.tokenizer.all_special_tokens))
+        return row, one[len(one) - alike(one[::-1], two[::-1]) :]
 
     def decode_answer(self, tokens: Sequence[int]) -> str:
         """Decode generated tokens, up to the end of the turn."""

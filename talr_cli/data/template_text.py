@@ -6,12 +6,13 @@ Knows texts and special tokens as texts; does not know a tokenizer or a template
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, takewhile
 
-from talr_cli.data.base import Example
+from talr_cli.data.base import Example, Message
 
 _LOOKS_SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{1,30}\]")
 
@@ -23,6 +24,11 @@ class RowText:
     example: Example
     text: str
     spans: Sequence[tuple[int, int]]
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The index of each trained turn in the conversation."""
+        return (*self.example.turns, len(self.example.messages))
 
     @cached_property
     def turns(self) -> list[tuple[str, str]]:
@@ -50,28 +56,53 @@ def find_dropped_context(example: Example, text: str) -> str:
     named = [one.get("function", one).get("name", "") for one in (*example.tools, *calls)]
     said = [one["content"] for one in messages if one["role"] not in ("assistant", "tool")]
     shown = without_space(text)
-    return next((part for part in (*named, *said) if without_space(part) not in shown), "")
+    lacking = (part for part in said if without_space(part) not in shown)
+    return _named_too_rarely(named, shown) or next(lacking, "")
 
 
-def find_answer_changes(example: Example, answer: str) -> tuple[str, str]:
-    """(the first part of a row's answer that the template drops, the text that it adds to it).
+def find_answer_changes(row: RowText, ending: str, specials: Collection[str]) -> tuple[str, str]:
+    """(the first part of the trained answers that the template drops, the first that it adds).
 
     White space is ignored.
 
     Args:
-        answer: What the template has written for the answer.
+        ending: What the template writes behind the last answer; earlier ones may end by any of
+            `specials`.
     """
-    written = without_space(answer)
-    reply = example.reply_fields
-    parts = [example.completion, reply.get("reasoning_content") or reply.get("thinking") or ""]
-    for call in reply.get("tool_calls") or ():
-        parts.append(call["function"]["name"])
-    for part in parts:
+    earlier = len(row.spans) - 1
+    lost = added = ""
+    for place, (turn, (start, end)) in enumerate(zip(row.trained, row.spans, strict=True)):
+        answer = row.text[start:end]
+        ends = [ending, *(specials if place < earlier else ())]
+        found = max((one for one in ends if answer.endswith(one)), key=len, default="")
+        message = row.example.conversation[turn]
+        dropped, extra = _answer_changes(message, answer.removesuffix(found))
+        lost, added = lost or dropped, added or extra
+    return lost, added
+
+
+def _answer_changes(message: Message, answer: str) -> tuple[str, str]:
+    """As `find_answer_changes`, of one message and what is written for it."""
+    written, content = without_space(answer), message["content"]
+    thought = message.get("reasoning_content") or message.get("thinking") or ""
+    for part in (content, thought):
         if without_space(part) not in written:
             return part.strip(), ""
-    if reply or written == without_space(example.completion):
+    calls = [call["function"]["name"] for call in message.get("tool_calls") or ()]
+    if dropped := _named_too_rarely(calls, written):
+        return dropped, ""
+    if thought or calls or written == without_space(content):
         return "", ""
-    return "", answer.replace(example.completion.strip(), " ... ").strip()
+    return "", answer.replace(content.strip(), " ... ").strip()
+
+
+def _named_too_rarely(names: Sequence[str], text: str) -> str:
+    """The first name that occurs more often among these than in the text; "" if there is none.
+
+    Some templates write the first of several calls only.
+    """
+    counts = Counter(map(without_space, names))
+    return next((name for name, count in counts.items() if text.count(name) < count), "")
 
 
 def find_special_token(example: Example, special_texts: Collection[str]) -> str:
@@ -81,21 +112,40 @@ def find_special_token(example: Example, special_texts: Collection[str]) -> str:
     return next((token for token in found if token in special_texts), "")
 
 
-def end_of_last(tokens: Sequence[str], text: str, start: int) -> int:
+def end_of_last(tokens: Collection[str], text: str, start: int) -> int:
     """The position after the last of these tokens in the text; `start` if there is none."""
     ends = [found + len(token) for token in tokens if (found := text.rfind(token, start)) >= start]
     return max(ends, default=start)
 
 
-def end_of_first_run(tokens: Sequence[str], text: str) -> int:
-    """The position after the first of these tokens in the text and any directly behind it."""
-    starts = [(found, -len(token)) for token in tokens if (found := text.find(token)) >= 0]
+def turn_end(after: str, tokens: Collection[str], end_token: str) -> str:
+    """The part to train on of what a template writes after an answer; "" if no token is in it.
+
+    It ends with the first of these tokens and any directly behind it: Phi-3 writes `<|end|>` and
+    then also the end of the text. Generation stops at the tokenizer's own end token, however,
+    behind which Cohere's Command A begins a next answer.
+    """
+    starts = [(found, -len(token)) for token in tokens if (found := after.find(token)) >= 0]
     if not starts:
-        return 0
+        return ""
     end = min(starts)[0] - min(starts)[1]
-    while following := max((len(one) for one in tokens if text.startswith(one, end)), default=0):
+    while following := max((len(one) for one in tokens if after.startswith(one, end)), default=0):
         end += following
-    return end
+    before, found_end, _ = after[:end].partition(end_token)
+    return before + found_end
+
+
+def first_difference(prompt: str, text: str) -> str:
+    """Where a text ceases to be like its prompt, as words."""
+    same = alike(prompt, text)
+    found, wanted = (repr(one[same : same + 30]) for one in (text, prompt))
+    return f"the prompt has {wanted} where the answered text has {found}"
+
+
+def alike(one: str, two: str) -> int:
+    """How many characters at the beginning are the same in both texts."""
+    pairs = zip(one, two, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def without_space(text: str) -> str:

@@ -26,6 +26,7 @@ _AROUND = re.compile(
 _AROUND_TOKENS = {
     *("<|begin_of_solution|>", "<|end_of_solution|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")
 }
+_AROUND_TOKEN = re.compile("|".join(map(re.escape, sorted(_AROUND_TOKENS))))
 _OF_CHANNELS = {"<|channel|>", "<|message|>", "<|start|>", "<|end|>"}
 _TAG = re.compile(r"</?\w{1,30}>")
 _CHANNEL = re.compile(
@@ -58,10 +59,10 @@ def without_thoughts(output: str) -> str:
     elif outside[-1].rpartition("\n")[2].strip():  # within a line the mark is only mentioned
         outside[-1] = output[read:]
     if len(outside) == 1 and not read and opened is None:
-        return output
+        return _AROUND_TOKEN.sub("", output)  # Cohere's models write them without a thought too
     answer = next((text for text in reversed(outside) if _TAG.sub("", text).strip()), "")
     around = _AROUND.fullmatch(answer)
-    return (around[1] if around else answer).strip()
+    return _AROUND_TOKEN.sub("", around[1] if around else answer).strip()
 
 
 def thought_marks_in(tokens: Iterable[str]) -> set[str]:

@@ -9,6 +9,7 @@ import zlib
 
 import pyarrow as pa
 import pytest
+from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -176,10 +177,10 @@ def test_rows_of_parquet_are_not_all_in_memory_at_once(tmp_path):
 
 
 def test_the_files_of_a_folder_or_a_pattern_are_logged(tmp_path, caplog):
-    for name in ("train.jsonl", "test.jsonl", "more.ndjson"):
+    for name in ("train.jsonl", "old.jsonl", "more.ndjson"):
         (tmp_path / name).write_bytes(lines())
     assert len(list(read_files(str(tmp_path)))) == 6
-    assert f"{tmp_path}: the rows of {tmp_path}/test.jsonl, {tmp_path}/train.jsonl" in caplog.text
+    assert f"{tmp_path}: the rows of {tmp_path}/old.jsonl, {tmp_path}/train.jsonl" in caplog.text
     assert f"no files of rows by their endings: {tmp_path}/more.ndjson" in caplog.text
     caplog.clear()
     list(read_files(str(tmp_path / "train.jsonl")))
@@ -278,6 +279,37 @@ def test_keys_that_parquet_fills_up_are_left_out(tmp_path):
     example = Jsonl(train=str(tmp_path / "a.parquet"), scorer="none").load().train[0]
     assert example.messages == ({"role": "user", "content": "a"},)
     assert example.reply["tool_calls"] == [call, other]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_refused"),
+    [
+        (["data/train-00000.jsonl", "data/test-00000.jsonl"], True),
+        (["train/0.jsonl", "validation/0.jsonl"], True),
+        (["Dev.jsonl", "test.jsonl"], True),
+        (["train_1.jsonl", "Train-2.jsonl", "more.jsonl"], False),
+        (["training.jsonl", "tests.jsonl", "evaluation.jsonl"], False),
+        (["eval/train.jsonl", "eval/other.jsonl"], False),
+    ],
+)
+def test_a_folder_of_several_splits_is_not_read_as_one(tmp_path, names, is_refused):
+    """Its test rows would be trained on."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(lines())
+    if is_refused:
+        message = refusal(tmp_path)
+        assert "holds files of several splits (" in message
+        assert message.endswith(f"dataset.hub_id={tmp_path}")
+    else:
+        assert len(Jsonl(train=str(tmp_path)).load().train) == len(names) * len(ROWS)
+
+
+def test_a_folder_of_save_to_disk_is_named(tmp_path):
+    """Its JSON files are not rows."""
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved" / "train")
+    for folder in (tmp_path / "saved", tmp_path / "saved" / "train"):
+        assert "was written by save_to_disk: write a split of it as Parquet" in refusal(folder)
 
 
 def test_folders_patterns_lists_and_the_home(tmp_path, monkeypatch):

@@ -453,6 +453,134 @@ def test_tools_calls_and_reasoning_reach_the_template():
     assert Renderer(plain, {}).encode(example).lost in ("add", "Sums are for tools.")
 
 
+def templated(answer, header="<|im_start|>assistant\n", specials=()):
+    """ChatML with this for what an answer says, and this generation prompt."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *specials]
+    tokenizer = character_tokenizer("qwen2_5.jinja", special, eos="<|im_end|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        f"{{% if m.role == 'assistant' %}}{answer}{{% else %}}{{{{ m.content }}}}{{% endif %}}"
+        f"<|im_end|>\n{{% endfor %}}{{% if add_generation_prompt %}}{header}{{% endif %}}"
+    )
+    return tokenizer
+
+
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "Oslo"}}}
+
+
+@pytest.mark.parametrize(
+    ("written", "earlier", "lost", "added"),
+    [
+        ("{{ m.content }}", {"content": "", "tool_calls": [CALL]}, "look", ""),
+        ("{{ m.content }}", {"content": "So", "reasoning_content": "Hm."}, "Hm.", ""),
+        (
+            "{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}",
+            {"content": "", "tool_calls": [CALL, CALL]},
+            "look",
+            "",
+        ),
+        ("{{ m.content if loop.last else 'Oh. ' + m.content }}", {"content": "So"}, "", "Oh.  ..."),
+    ],
+    ids=["call", "thought", "second call", "added"],
+)
+def test_what_a_template_changes_in_an_earlier_trained_answer_is_reported(
+    written, earlier, lost, added
+):
+    """Else the row would teach an answer without its call, or only its end."""
+    ask = {"role": "user", "content": "Where?"}
+    row = Example("x", (ask, {"role": "assistant", **earlier}, ask), "Done", turns=(1,))
+    renderer = Renderer(templated(written), {})
+    rendered = renderer.encode(row)
+    assert (rendered.lost, rendered.added) == (lost, added)
+    untrained = renderer.encode(Example("x", row.messages, "Done"))
+    assert (untrained.lost, untrained.added) == ("", "")
+    if lost:
+        assert "(dataset.train_on=last trains one)" in encode_all([row], renderer, 99).refused[0]
+
+
+def test_the_header_of_a_next_answer_is_not_trained():
+    """Cohere's Command A has it behind every text, with or without a generation prompt."""
+    header = "<|im_start|><|bot|>"
+    tokenizer = templated(
+        "{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}<|call|>{% endfor %}",
+        specials=["<|bot|>", "<|call|>"],
+    )
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "<|im_start|>{{ m.role }}\n", "<|im_start|>{{ '<|bot|>' if m.role == 'assistant' }}"
+    ).partition("\n{% endfor %}")[0] + ("{% endfor %}" + header)
+    renderer = Renderer(tokenizer, {})
+    ask = {"role": "user", "content": "Where?"}
+    answer = {"role": "assistant", "content": "There."}
+    calls = {"reply_fields": {"tool_calls": [CALL]}}
+    for row, trained in [
+        (Example("x", (ask, answer, ask), "Here.", turns=(1,)), "There.<|im_end|>Here.<|im_end|>"),
+        (Example("x", (ask,), "", **calls), "look<|call|><|im_end|>"),
+    ]:
+        rendered = renderer.encode(row)
+        assert decode(tokenizer, rendered.targets) == trained
+        assert rendered.input_ids[-1] == renderer.end_of_turn == tokenizer.eos_token_id
+
+
+def test_a_template_that_always_thinks_is_used_for_answers_with_a_thought():
+    """Nemotron's and GLM's prompts open a thought; an answer without one is written otherwise."""
+    tokenizer = templated(
+        "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+        "{{ m.content }}",
+        header="<|im_start|>assistant\n<think>",
+    )
+    renderer = Renderer(tokenizer, {})
+    thought = Example("x", EXAMPLE.messages, "5", reply_fields={"reasoning_content": "Two."})
+    rendered = renderer.encode(thought)
+    assert decode(tokenizer, rendered.targets) == "Two.</think>5<|im_end|>"
+    prompt = renderer.prompt_ids(EXAMPLE.messages)
+    assert rendered.input_ids[: len(prompt)] == prompt
+    with pytest.raises(RowError, match=r"the prompt has '<think>' where .* has '5<\|im_end\|>"):
+        renderer.encode(Example("x", EXAMPLE.messages, "5"))
+
+
+def test_an_earlier_answer_that_its_prompt_does_not_begin_names_what_helps():
+    """Qwen3 without thinking writes an empty thought before the last answer alone."""
+    tokenizer = templated(
+        "{{ '<think></think>' if loop.last }}{{ m.content }}",
+        header="<|im_start|>assistant\n<think></think>",
+    )
+    ask = {"role": "user", "content": "Where?"}
+    messages = (ask, {"role": "assistant", "content": "There."}, ask)
+    renderer = Renderer(tokenizer, {})
+    assert renderer.encode(Example("x", messages, "Here.")).added == ""
+    with pytest.raises(RowError, match=r"an earlier answer.*<think>.*dataset\.train_on=last"):
+        renderer.encode(Example("x", messages, "Here.", turns=(1,)))
+
+
+def test_an_end_of_turn_that_the_tokenizer_does_not_call_special_is_trained():
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.add_tokens([AddedToken("<end>", special=False)])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<end>")
+    renderer = Renderer(tokenizer, {})
+    rendered = renderer.encode(EXAMPLE)
+    assert decode(tokenizer, rendered.targets) == EXAMPLE.completion + "<end>"
+    assert tokenizer.convert_ids_to_tokens(renderer.end_of_turn) == "<end>"
+
+
+def test_a_tokenizer_that_cuts_the_end_of_turn_is_refused():
+    """Answers would end at any `>`."""
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    tokenizer.split_special_tokens = True
+    with pytest.raises(UserError, match=r"cuts '<\|im_end\|>'.*split_special_tokens=false"):
+        Renderer(tokenizer, {})
+
+
+def test_texts_that_the_tokenizer_does_not_know_are_counted():
+    tokenizer = chatml("qwen2_5.jinja")
+    tokenizer.unk_token = "?"
+    renderer = Renderer(tokenizer, {})
+    rows = [EXAMPLE, Example("new", EXAMPLE.messages, "\u4e2d\u6587?")]
+    assert [renderer.encode(row).unknown for row in rows] == [0, 2]
+    assert encode_all(rows, renderer, 999).unknown[0].startswith("new (2 of ")
+
+
 def test_a_row_whose_text_does_not_begin_with_its_prompt_is_an_error_of_the_row():
     tokenizer = chatml("qwen2_5.jinja")
     note = "{% if messages[0].role == 'system' and not add_generation_prompt %}Note.{% endif %}"
