@@ -106,6 +106,10 @@ def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tm
     assert [row["step"] for row in again.read_metrics()] == [1, 2]
     assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
     assert again.read_training()["training"]["steps"] == 2
+    shutil.rmtree(again.model)
+    with pytest.raises(ZeroDivisionError):
+        run_to_end(run, mock.Mock(side_effect=ZeroDivisionError))
+    assert again.read_training() is None  # it is of weights that are not there any more
 
 
 def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
