@@ -256,6 +256,16 @@ def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_pa
     assert run.directory.read_status().state == "evaluated"
 
 
+def test_a_quick_look_does_not_replace_scores_of_more_items(tmp_path):
+    run = prepared_run(tmp_path, "suite.drift=false", "limit=1")
+    run.directory.prepare({}, [], run.identity)
+    before = scored("sft", [1, 0], {"one": [1, 0]}, id=run.identity[:8])
+    run.directory.write_results(before)
+    with pytest.raises(UserError, match="has scores of more items, which stay: leave out limit"):
+        run_to_end(run, mock.Mock())
+    assert run.directory.read_results() == before
+
+
 def test_warnings_of_the_hub_are_not_repeated_at_every_save(tmp_path, caplog, recwarn, monkeypatch):
     """Where the hub is not reached, by PEFT and by us."""
 
