@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from talr_cli.methods.adapters import Lora, Oft
 from talr_cli.methods.objectives import TailSft, Talr
+from talr_cli.methods.regularisers import L2
 from talr_cli.runs.run_directory import RunDirectory
 
 
@@ -37,8 +38,9 @@ def whole_and_stopped(folder, **given):
     return trained(whole, given=given), trained(stopped, given=given)
 
 
-def test_a_training_stopped_within_an_epoch_goes_on_with_the_rows_that_are_left(tmp_path):
-    (model, _), (other, training) = whole_and_stopped(tmp_path)
+@pytest.mark.parametrize("save", ["epoch", "no"])
+def test_a_training_stopped_within_an_epoch_goes_on_with_the_rows_that_are_left(save, tmp_path):
+    (model, _), (other, training) = whole_and_stopped(tmp_path, save_strategy=save)
     assert (training["resumed_from_step"], training["steps"]) == (EPOCH_STEPS + 1, STEPS)
     expected = model.state_dict()
     assert all(torch.equal(one, expected[name]) for name, one in other.state_dict().items())
@@ -61,24 +63,30 @@ def test_stopped_ranks_go_on_with_the_rows_that_are_left(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "objective",
-    [TailSft(), Talr(shuffle_weights=True), Talr(probabilities="base", shuffle_weights=True)],
-    ids=["tailsft", "talr-shuffled", "talr-base-shuffled"],
+    "parts",
+    [
+        {"objective": TailSft()},
+        {"objective": Talr(shuffle_weights=True)},
+        {"objective": Talr(probabilities="base", shuffle_weights=True)},
+        # What holds the weights is the base's, also where they are a checkpoint's by now.
+        {"regulariser": L2(strength=0.3, reduction="sum"), "load_base": toy},
+    ],
+    ids=["tailsft", "talr-shuffled", "talr-base-shuffled", "l2"],
 )
-def test_a_killed_training_ends_with_the_same_weights(objective, tmp_path):
+def test_a_killed_training_ends_with_the_same_weights(parts, tmp_path):
     whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
     for run in (whole, killed):
         run.path.mkdir()
-    model, _ = trained(whole, objective=objective, accumulation=2)
+    model, _ = trained(whole, accumulation=2, **parts)
     with pytest.raises(ZeroDivisionError):
-        trained(killed, objective=objective, accumulation=2, callbacks=[Killed()])
-    other, training = trained(killed, objective=objective, accumulation=2)
+        trained(killed, accumulation=2, callbacks=[Killed()], **parts)
+    other, training = trained(killed, accumulation=2, **parts)
     assert (training["resumed_from_step"], training["steps"]) == (EPOCH_STEPS, STEPS)
     expected = model.state_dict()
     assert all(torch.equal(one, expected[name]) for name, one in other.state_dict().items())
     ours, theirs = whole.read_metrics(), killed.read_metrics()
     assert [row["weight_p90"] for row in ours] == [row["weight_p90"] for row in theirs]
-    if isinstance(objective, TailSft):
+    if isinstance(parts.get("objective"), TailSft):
         # More and more rows are left out; the weights of the others make up for them.
         assert [row["weight_mean"] for row in ours] == pytest.approx([1.0] * STEPS)
         assert ours[0]["weight_p10"] == ours[0]["weight_p90"] == 1

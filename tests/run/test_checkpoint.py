@@ -81,6 +81,12 @@ def test_scores_of_a_run_against_another_base_are_not_taken_for_its_own(
     assert not run.results.exists()
     eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={moved}"])  # the same model
     own = run.read_results()
+    apart = (f"ckpt={run.path}", f"model.path={base}", "apart=true", "suite.limit=2")
+    eval_command.main([*ASKED, *apart])  # of more items, which would replace the run's own
+    (folder,) = (tmp_path / "runs/s").glob(f"b__*/{run.path.name}-*")
+    assert run.read_results() == own
+    assert RunDirectory(folder).read_results()["general"]["limit"] == 2
+    assert RunDirectory(folder).read_config()["apart"]
     eval_command.main([*ASKED, f"ckpt={run.path}", f"model.path={other}"])
     assert "found these scores" in caplog.text
     assert run.read_results() == own

@@ -83,6 +83,10 @@ def test_a_resumed_run_keeps_its_rows_at_once_and_checkpointing(tmp_path, monkey
     assert planned_trainer(typed) == (1, False)
     (folder / STATE).write_text("{}")  # of a version that did not write it down
     assert planned_trainer(run) == (4, False)
+    (folder / STATE).write_text(json.dumps({"rows_at_once": 4, "checkpointing": False}))
+    assert planned_trainer(run) == (4, False)
+    monkeypatch.setattr(device_memory, "free_memory", lambda device: 2**20)  # a smaller machine
+    assert planned_trainer(run) == (4, True)
 
 
 def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_path, monkeypatch):
@@ -93,13 +97,25 @@ def test_a_model_that_is_too_large_is_refused_before_anything_is_written(tmp_pat
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_the_rank_with_the_least_memory_decides_whether_a_training_fits(tmp_path, monkeypatch):
+def test_the_rank_with_the_least_memory_decides_whether_a_training_fits(
+    tmp_path, monkeypatch, caplog
+):
     """The first rank has room enough: the state of a training is whole on every rank of DDP."""
     run = begun_run(tmp_path)
     fit.check_fits(run)
     monkeypatch.setattr(ranks, "world_size", lambda: 2)
     monkeypatch.setattr(ranks, "gather", lambda values: [*values, 2**30])
     assert planned_trainer(run) == (2, False)
+    folder = checkpoint(run, rows_at_once=4, checkpointing=True)  # of one process
+    with monkeypatch.context() as resumed:
+        resumed.setattr(type(run.directory), "last_checkpoint", lambda self: (1, folder))
+        assert planned_trainer(run) == (2, False)
+    with monkeypatch.context() as little:
+        little.setattr(device_memory, "free_memory", lambda device: 2**40)
+        little.setattr(ranks, "gather", lambda values: [*values, 2**20 + (values != [2**40]) * GIB])
+        assert "memory may run out" not in caplog.text
+        planned_trainer(run)
+        assert "memory may run out" in caplog.text
     monkeypatch.setattr(ranks, "gather", lambda values: [*values, 2**20])
     with pytest.raises(UserError, match=r"optimizer alone, 0\.0 GiB is what this machine has"):
         planned_trainer(run)

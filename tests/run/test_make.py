@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -10,20 +11,23 @@ import pytest
 import synthetic_study
 import torch
 from conftest import jsonl
-from optimizer_step import reference
+from optimizer_step import reference, toy
 from synthetic_study import scored
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from talr_cli.config import composition
 from talr_cli.data.rows import Row
 from talr_cli.errors import DivergedError, UnwritableError, UserError
-from talr_cli.run.execute import run_to_end
+from talr_cli.run.execute import is_done, run_to_end
 from talr_cli.run.identity import data_identity, identity, setting_identity
 from talr_cli.run.make import make_by_averaging, make_by_training
 from talr_cli.run.prepare import prepare
+from talr_cli.run.record import scoring_identity
 from talr_cli.runs.checkpoints import finished
+from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.statistics.pairs import rows_changed, setting_mismatch
 from talr_cli.tracking.base import Ending, Tracker
+from talr_cli.training.loop import weight_changes
 from talr_cli.training.trainer import MethodTrainer
 
 
@@ -102,6 +106,10 @@ def test_steps_count_once_where_a_kill_came_before_the_record_of_the_training(tm
     assert [row["step"] for row in again.read_metrics()] == [1, 2]
     assert [row["loss"] for row in again.read_metrics()] == [row["loss"] for row in rows]
     assert again.read_training()["training"]["steps"] == 2
+    shutil.rmtree(again.model)
+    with pytest.raises(ZeroDivisionError):
+        run_to_end(run, mock.Mock(side_effect=ZeroDivisionError))
+    assert again.read_training() is None  # it is of weights that are not there any more
 
 
 def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
@@ -116,6 +124,9 @@ def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
     run = prepared_run(
         tmp_path, "eval=false", "trainer.epochs=3", "trainer.batch_size=4", *replayed
     )
+    other = prepared_run(tmp_path, *replayed, "seed=1").general  # not all of them are trained on
+    assert [*other] != [*run.general]
+    assert sorted(map(str, other)) == sorted(map(str, run.general))
     with run.directory.lock():
         run.directory.prepare({}, [], run.identity)
         with pytest.raises(KeyboardInterrupt):
@@ -126,6 +137,19 @@ def test_a_killed_training_goes_on_with_its_own_rows_alone(tmp_path):
             run_to_end(replace(run, **others), make_by_training())
     done = run_to_end(run, make_by_training())
     assert done.read_training()["training"]["resumed_from_step"] == 1
+
+
+def test_the_change_of_the_weights_is_counted_and_measured():
+    base, model = toy(), toy()
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] += 3
+        model.model.layers[1].mlp.down_proj.weight[0, 0] -= 4
+        model.model.embed_tokens.weight[7] *= 1 + 2**-20  # 16 weights, and the head is tied to it
+    total = sum(parameter.numel() for parameter in model.parameters())
+    found = weight_changes(model, base, torch.bfloat16)
+    assert found["changed_share"] == 18 / total
+    assert found["changed_share_saved"] == 2 / total
+    assert found["distance"] == pytest.approx(5, rel=1e-6)
 
 
 class Told(Tracker):
@@ -195,6 +219,29 @@ def test_a_run_keeps_the_loss_of_its_validation_rows_and_what_it_was_trained_on(
     assert kept["training"]["rows_chosen"] == data_identity(run.config, drawn=True)
 
 
+def test_a_run_is_done_by_its_status_and_by_its_weights_or_scores(tmp_path):
+    """Results outlive weights that were damaged and are made again."""
+    run = RunDirectory(tmp_path)
+    whole, unscored = (
+        composition.load("train", ["model=tiny", "suite.drift=false", one])
+        for one in ("eval=true", "eval=false")
+    )
+    results = scored("sft", [1, 0], {"one": [1, 0]}, id="1")
+    results["scoring"] = scoring_identity(whole)
+    run.write_results(results)
+    for state, has_weights, of_whole, of_unscored in (
+        ("training", True, False, False),
+        ("trained", False, False, False),
+        ("trained", True, False, True),
+        ("evaluated", True, True, True),
+    ):
+        shutil.rmtree(run.model, ignore_errors=True)
+        if has_weights:
+            run.model.mkdir()
+        run.write_status(state)
+        assert (is_done(whole, run), is_done(unscored, run)) == (of_whole, of_unscored), state
+
+
 @pytest.mark.parametrize("lacking", [{"test": []}, {"scorer": None}], ids=str)
 def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_path, caplog):
     run = prepared_run(tmp_path, "suite.drift=false")
@@ -207,6 +254,16 @@ def test_a_domain_score_is_not_dropped_for_want_of_rows_to_score(lacking, tmp_pa
         run_to_end(without, make_by_training())
     assert run.directory.read_results() == before
     assert run.directory.read_status().state == "evaluated"
+
+
+def test_a_quick_look_does_not_replace_scores_of_more_items(tmp_path):
+    run = prepared_run(tmp_path, "suite.drift=false", "limit=1")
+    run.directory.prepare({}, [], run.identity)
+    before = scored("sft", [1, 0], {"one": [1, 0]}, id=run.identity[:8])
+    run.directory.write_results(before)
+    with pytest.raises(UserError, match="has scores of more items, which stay: leave out limit"):
+        run_to_end(run, mock.Mock())
+    assert run.directory.read_results() == before
 
 
 def test_warnings_of_the_hub_are_not_repeated_at_every_save(tmp_path, caplog, recwarn, monkeypatch):

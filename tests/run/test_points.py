@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import SMALL, same, weights
+from conftest import config
 
 from talr_cli.commands import eval as eval_command
 from talr_cli.commands import train as command
 from talr_cli.errors import UserError
 from talr_cli.run import make
+from talr_cli.run.variants import points_along
 from talr_cli.runs.run_directory import RunDirectory
 from talr_cli.runs.study import load_results
 from talr_cli.statistics.groups import comparable
@@ -106,6 +108,12 @@ def test_an_epoch_ends_with_its_last_step_however_many_epochs_there_are(train):
     short = ("dataset.train_rows=8", "trainer.epochs=2.05")
     runs = train("eval=false", "score_at=epoch", *short)
     assert [training_results(run)["training"]["steps"] for run in runs] == [2, 4, 5]
+
+
+def test_the_whole_training_is_the_last_point_and_has_the_suite_of_its_own():
+    whole = config("train", "model=tiny", "score_at=[1,0.5]", "suite=mini", "score_suite=lite")
+    points = [(one.at, one.suite.name) for one in points_along(whole)]
+    assert points == [(0.5, "lite"), (1.0, "mini")]
 
 
 @pytest.mark.parametrize("epochs", [1.1, 2, 2.05, 2.1, 2.5, 3, 7.001, 9.99])

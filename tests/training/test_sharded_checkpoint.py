@@ -1,6 +1,7 @@
 """FSDP2's checkpoints hold pickles; what they name is not run."""
 
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.distributed.checkpoint as sharded
 
 from talr_cli.errors import UserError
+from talr_cli.training.loop import _check_strategy
 from talr_cli.training.sharded_checkpoint import read_as_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -67,3 +69,18 @@ def test_a_value_that_names_a_function_is_not_read(tmp_path):
     assert not marker.exists()
     sharded.load(state(), checkpoint_id=tmp_path / "optimizer_0")
     assert marker.exists(), "else the test proves nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "now_sharded", "said"),
+    [
+        ("pytorch_model_fsdp_0", True, None),
+        ("model.safetensors", False, None),
+        ("pytorch_model_fsdp_0", False, "strategy=fsdp2 and cannot be read under ddp"),
+        ("model.safetensors", True, "strategy=ddp and cannot be read under fsdp2"),
+    ],
+)
+def test_a_checkpoint_of_the_other_strategy_is_refused(name, now_sharded, said, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=said) if said else nullcontext():
+        _check_strategy(tmp_path, now_sharded)

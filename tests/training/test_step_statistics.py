@@ -69,3 +69,17 @@ def test_the_row_of_a_step_has_the_values_of_its_formulas(
     }
     assert 0.1 < expected["hard_token_share"] < 0.9
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_tau_is_that_of_a_model_without_dropout(tmp_path, monkeypatch):
+    """Found before the step is trained, whose own passes have dropout."""
+    logged = []
+    monkeypatch.setattr(SFTTrainer, "log", lambda self, logs, start=None: logged.append(logs))
+    model, batch = certain_of_some()
+    with torch.no_grad():
+        means = sorted(float(reference(model, row)[0].mean()) for row in batch)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    trainer_gradient(model, batch, Talr(tau_estimator="exact"), tmp_path, 4, logging_steps=1)
+    assert logged[0]["tau"] == pytest.approx(means[7], rel=1e-4)
+    assert logged[0]["loss"] != pytest.approx(sum(means) / 16, rel=1e-2)
