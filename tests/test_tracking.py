@@ -121,6 +121,7 @@ def track(
     plot: Path | None = None,
     scored: bool = True,
     ending: str = "DONE",
+    before: str = "",
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Track 20 steps in a process that knows no login but what `environment` gives it."""
@@ -144,7 +145,7 @@ def track(
         "samples": [SAMPLE] * 60,
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(options)],
+        [sys.executable, "-c", before + SCRIPT, json.dumps(options)],
         env={**clean, "HOME": str(folder), **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -395,6 +396,29 @@ def test_directory_that_cannot_be_used_is_one_warning(tmp_path):
     (tmp_path / "run" / "wandb").write_text("a file")
     done = track(tmp_path)
     assert len(done.stderr.splitlines()) == 1
+
+
+BROKEN_SERVICE = """
+import psutil
+from talr_cli.tracking import wandb
+wandb.FINISH_TIMEOUT = wandb.STUCK = 1.0
+log = wandb.Wandb.log
+def log_once(self, step, metrics):
+    log(self, step, metrics)
+    for process in psutil.Process().children() if step == 1 else ():
+        process.{signal}()
+wandb.Wandb.log = log_once
+"""
+
+
+@pytest.mark.slow  # a process of the client, and of its own service
+@pytest.mark.parametrize("signal", ["kill", "suspend"])
+def test_a_service_that_is_dead_or_stuck_is_given_up_in_one_line(tmp_path, signal):
+    """It would be waited for without end, or this process would end with a traceback."""
+    done = track(tmp_path, before=BROKEN_SERVICE.format(signal=signal))
+    offline, failed = done.stderr.splitlines()
+    assert "W&B is offline" in offline
+    assert "WARNING W&B failed, going on without it: " in failed
 
 
 def test_no_tracking_does_not_import_the_client(tmp_path):

@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from talr_cli.config.commands import COMMANDS
-from talr_cli.config.composition import compose_untyped, composing, take_config_dir
+from talr_cli.config.composition import compose_untyped, composing
 from talr_cli.config.help import Described, choices_of, describe, groups
+from talr_cli.config.options import take_config_dir
 from talr_cli.errors import UserError
 
 SHELLS = ("bash", "zsh", "fish")

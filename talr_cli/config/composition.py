@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -32,6 +32,14 @@ from talr_cli import progress
 from talr_cli.config import mistakes
 from talr_cli.config.commands import COMMANDS, OF_GRIDS, conf_dir
 from talr_cli.config.help import groups_of, help_text
+from talr_cli.config.options import (
+    check_options,
+    first_key,
+    package_is_found,
+    refuse_runs,
+    require_folder,
+    take_config_dir,
+)
 from talr_cli.config.quoting import quoted, with_quoted_paths
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError, reason_of
@@ -83,12 +91,13 @@ def run(
         raise UserError("`talr completion bash` prints the script for bash; or zsh, fish")
     _register_schemas()
     look_in_current_folder()  # for the classes that a user's own config names
-    options, overrides = _checked(command, arguments, positional)
+    options, overrides, package = _checked(command, arguments, positional)
     config_dir, held = take_config_dir(options)[0], tuple(hold(overrides))
+    require_folder(config_dir)
     own = tuple(one for one in overrides if one not in held)
     # Otherwise Hydra prints its errors itself and exits with code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"talr {command}", *options, *own]
+    sys.argv = [f"talr {command}", *options, "--", *own]
     failures: list[Exception] = []
     returned: list[Any] = []
 
@@ -105,7 +114,7 @@ def run(
             failures.append(error)
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
-    with _as_user_errors(command):
+    with _as_user_errors(command), package_is_found(package):
         mistakes.check_choices(_parsed(own), config_dir)
         decorate(guarded)()
         if failures:
@@ -157,18 +166,18 @@ def split_grid_arguments(
     Returns None after an option such as --help has been handled.
     """
     config_dir, overrides = take_config_dir(arguments)
+    keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    own = tuple(one for one in overrides if first_key(one) in keys)
+    of_runs = tuple(one for one in overrides if one not in own)
     if any(one.startswith("-") for one in overrides):
-        run(command, lambda composed: None, arguments)
+        if not show_help(command, [one for one in arguments if one.startswith("-") or one in own]):
+            run(command, lambda composed: None, arguments, hold=partial(refuse_runs, command, keys))
         return None
     _require_keys(command, overrides)
     mistakes.warn_of_repeated(command, overrides)
-    keys = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    own = tuple(one for one in overrides if one.partition("=")[0].partition(".")[0] in keys)
     with composing(command, config_dir) as also:
         options = typed_config(command, compose_untyped(command, own, also, config_dir), own)
-    return GridArguments(
-        options, own, tuple(one for one in overrides if one not in own), config_dir
-    )
+    return GridArguments(options, own, of_runs, config_dir)
 
 
 def compose_config(
@@ -214,8 +223,7 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
         UserError: An option, group, name or value is wrong.
     """
     _register_schemas()
-    if config_dir is not None and not config_dir.is_dir():
-        raise UserError(f"--config-dir {config_dir} is not a directory")
+    require_folder(config_dir)
     also = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
     outer = get_gh_backup()  # a running command may compose another config
     GlobalHydra.instance().clear()
@@ -227,22 +235,6 @@ def composing(command: str, config_dir: Path | None) -> Iterator[list[str]]:
             yield also
     finally:
         restore_gh_from_backup(outer)
-
-
-def take_config_dir(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The folder of --config-dir, and the other arguments."""
-    rest, folder = [], None
-    remaining = iter(arguments)
-    for one in remaining:
-        name, _, value = one.partition("=")
-        if name in ("--config-dir", "-cd"):
-            given = value or next(remaining, None)
-            if given is None:
-                raise UserError("--config-dir needs a folder")
-            folder = Path(given)
-        else:
-            rest.append(one)
-    return folder, rest
 
 
 def _composed(
@@ -290,8 +282,8 @@ def _as_user_errors(command: str) -> Iterator[None]:
 
 def _checked(
     command: str, arguments: Sequence[str], positional: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """(options, overrides) of the arguments, as Hydra takes options only before overrides."""
+) -> tuple[list[str], list[str], str | None]:
+    """(options, overrides, --package), as Hydra takes options only before overrides."""
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
@@ -301,7 +293,7 @@ def _checked(
 
     parser.error = fail  # type: ignore[method-assign]
     found = parser.parse_intermixed_args(list(arguments))
-    mistakes.check_options(found)
+    check_options(found)
     typed = found.overrides
     keys = iter(positional)
     overrides = []
@@ -313,7 +305,8 @@ def _checked(
             override = f"{key}={quoted(override)}"
         overrides.append(override)
     mistakes.warn_of_repeated(command, overrides)
-    return [one for one in arguments if one not in typed], with_quoted_paths(command, overrides)
+    options = [one for one in arguments if one not in (*typed, "--")]
+    return options, with_quoted_paths(command, overrides), found.package
 
 
 def _require_keys(command: str, overrides: Sequence[str]) -> None:

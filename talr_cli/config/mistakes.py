@@ -1,6 +1,5 @@
 """Error messages about the command line: one line with the mistake and the nearest valid name."""
 
-import argparse
 import difflib
 import logging
 import re
@@ -55,11 +54,11 @@ def explain(error: Exception, command: str, known: Callable[[], Sequence[str]]) 
         text = " ".join(str(cause).split())
     # OmegaConf's message: the problem, then full_key and object_type.
     if match := re.search(r"^(.*?) full_key: (\S+)", text):
-        return f"{_wrong_type(match[2], match[1])}; {see}"
+        return f"{wrong_type(match[2], match[1])}; {see}"
     return f"{text.rstrip('.')}; {see}"
 
 
-def _wrong_type(key: str, reason: str) -> str:
+def wrong_type(key: str, reason: str) -> str:
     """OmegaConf's reason why a value has the wrong type, in terms that users know."""
     match = re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", reason)
     match = match or re.match(r"Value '(.*)' is not a valid (bool)", reason)
@@ -71,6 +70,10 @@ def _wrong_type(key: str, reason: str) -> str:
         return f"{key}={value} is not {_TYPES[match[2]]}{grid}"
     if "is not Optional" in reason:
         return f"{key} cannot be null"
+    if match := re.match(r"Cannot convert '\w+' to string: '(.*)'$", reason):
+        return f"{key}={match[1]} is not a text"
+    if re.match(r"Cannot assign \w+ to Dict", reason):
+        return f"{key} is a mapping: add to it by +{key}.NAME=VALUE"
     if "is not a ListConfig" in reason:
         return f"{key} is a list: write it in brackets, {key}=[VALUE]"
     return f"{key}: {reason}"
@@ -132,17 +135,6 @@ def nearest(name: str, known: Sequence[str]) -> str:
         or [key for key in known if len(name) > 3 and key.startswith(name)]
     )
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def check_options(options: argparse.Namespace) -> None:
-    """Refuse options of Hydra that it would answer with an error of its own."""
-    chosen = [one for one in ("run", "multirun", "cfg", "info") if getattr(options, one)]
-    if len(chosen) > 1:
-        raise UserError(f"--{chosen[0]} and --{chosen[1]} exclude each other: leave one out")
-    if options.experimental_rerun:
-        raise UserError("--experimental-rerun: to go on with a run, repeat its command")
-    if options.resolve and not options.cfg:
-        raise UserError("--resolve belongs to --cfg job: type both")
 
 
 def guess_option(typed: str, arguments: Sequence[str], known: Sequence[str]) -> str:
@@ -245,6 +237,8 @@ def _unknown(key: str, command: str, known: Sequence[str], see: str) -> str:
     kind = COMMANDS["train" if command in OF_GRIDS else command]
     if _takes_any_key(key.rpartition(".")[0], kind):
         return f"{key} does not exist yet: to add a key, type +{key}=VALUE; {see}"
+    if _takes_any_key(key, kind):
+        return f"{key} takes its keys one by one: type +{key}.NAME=VALUE; {see}"
     groups = {one.partition(".")[0] for one in known}
     of_choices = {
         one: choices

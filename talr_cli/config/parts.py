@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from talr_cli.config.mistakes import nearest
+from talr_cli.config.mistakes import nearest, wrong_type
 from talr_cli.data.base import Dataset
 from talr_cli.errors import UserError, failure_of, reason_of
 from talr_cli.fields import expand_home, problems
@@ -76,9 +76,8 @@ def _made(key: str, kind: type, given: Mapping[str, Any]) -> tuple[Any, list[str
                 typed[name] = value
     except OmegaConfBaseException as error:
         reason = reason_of(error).partition(" full_key:")[0]
-        raise UserError(
-            f"{key}.{getattr(error, 'key', None) or kind.__name__}: {reason}"
-        ) from error
+        name = getattr(error, "key", None) or kind.__name__
+        raise UserError(wrong_type(f"{key}.{name}", reason)) from error
     container: Any = OmegaConf.to_container(typed)
     found = list(problems(kind, container, f"{key}."))
     if found:

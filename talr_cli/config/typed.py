@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from talr_cli.config.commands import COMMANDS
 from talr_cli.config.mistakes import nearest
 from talr_cli.config.parts import make
+from talr_cli.config.quoting import quoted
 from talr_cli.errors import UserError
 from talr_cli.fields import declaration_of, expand_home, problems
 from talr_cli.runs.run_directory import study_path
@@ -51,7 +52,7 @@ def typed_config(
     values: Any = OmegaConf.to_container(config, resolve=True)
     drop_preset_name(values, {one.partition("=")[0].lstrip("+") for one in overrides})
     if isinstance(values.get("score_suite"), str):
-        named = compose(command, [*also, f"suite={values['score_suite']}"]).suite
+        named = compose(command, [*also, f"suite={quoted(values['score_suite'])}"]).suite
         suite: Any = OmegaConf.to_container(named, resolve=True)
         values["score_suite"] = suite | machine_values(suite, values["suite"])
     return build(command, values)

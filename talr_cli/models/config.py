@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class ModelConfig:
         None,
         identity=False,
     )
-    random_init: dict[str, Any] | None = value(
+    # Any, as a null that is typed as a mapping cannot be replaced by one on the command line.
+    random_init: Any = value(
         "make a Llama with random weights and these config values instead; path only gives the "
         "tokenizer",
         None,
@@ -68,5 +70,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self.name = self.name or Path(self.path).name
         # pip also takes options, folders, files and addresses.
+        if not isinstance(self.random_init, Mapping | None):
+            raise UserError("model.random_init is a mapping: write it as {num_hidden_layers: 2}")
         if self.package and not re.fullmatch("[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", self.package):
             raise UserError(f"model.package={self.package} is no name of a package: give null")

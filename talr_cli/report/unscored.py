@@ -11,7 +11,7 @@ from talr_cli.runs.run_directory import RunDirectory
 
 
 def unscored(pairs: Iterable[Path]) -> dict[Path, str]:
-    """{run directory: why it has no scores} of the runs that diverged or failed.
+    """{run directory: why it has no scores} of the runs that diverged, failed or lost them.
 
     Args:
         pairs: The folders of model and dataset that hold the runs.
@@ -25,6 +25,8 @@ def unscored(pairs: Iterable[Path]) -> dict[Path, str]:
         if status.state in ("diverged", "failed"):
             why = (status.reason or "").strip().splitlines()
             found[path] = ": ".join([f"it {status.state}", *why[-1:]])
+        elif status.state == "evaluated":
+            found[path] = "its results.json is gone: repeat its command"
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from talr_cli.data.base import Dataset
@@ -139,7 +139,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self.method = self.method or self.parts.name
         self.score_at = self._shares(self.score_at)
-        if isinstance(self.score_suite, Mapping):
+        names = [field.name for field in fields(SuiteConfig)]
+        if isinstance(self.score_suite, Mapping) and set(self.score_suite) <= set(names):
             self.score_suite = SuiteConfig(**self.score_suite)
         if not isinstance(self.score_suite, SuiteConfig | None):
             raise UserError(f"score_suite={self.score_suite} must be the name of a suite")

@@ -36,6 +36,7 @@ from talr_cli.runs.lease import Owner, hold, owner
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.metrics import read_metrics
 from talr_cli.runs.names import run_name, safe_name, wrong_identity
+from talr_cli.runs.places import CONFIG, IDENTITY
 from talr_cli.runs.plain_yaml import read_yaml, to_yaml
 from talr_cli.runs.process import process_start
 from talr_cli.runs.reading import read_text
@@ -51,7 +52,7 @@ MODEL_REMEDY = (
 )
 # Patterns of the files that a killed process leaves in a run.
 _UNFINISHED = (f"{BUILDING}*", ".*.tmp", "samples/.*.tmp")
-_IDENTITY = re.compile(r"# run identity: ([0-9a-f]{64})$")
+_IDENTITY = re.compile(rf"{IDENTITY}([0-9a-f]{{64}})$")
 log = logging.getLogger(__name__)
 
 
@@ -60,7 +61,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.config = path / CONFIG
         self.overrides = path / "overrides.yaml"
         self.environment = path / "env.json"
         self.status = path / "status.json"
@@ -103,7 +104,7 @@ class RunDirectory:
                 "delete it or choose another study"
             )
         make_folder(self.path)
-        write_text(self.config, f"# run identity: {identity}\n{to_yaml(dict(config))}")
+        write_text(self.config, f"{IDENTITY}{identity}\n{to_yaml(dict(config))}")
         write_text(self.overrides, to_yaml(list(overrides)))
         write_json(self.environment, collect_environment())
         if not self.status.exists():

@@ -11,13 +11,13 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from talr_cli.config.commands import SlurmConfig
 from talr_cli.errors import UserError, reason_of
 from talr_cli.runs.atomic import append_json_line, write_text
+from talr_cli.runs.damage import warn_of_damaged_lines
 from talr_cli.runs.disk import make_folder
 from talr_cli.runs.lease import hold
 from talr_cli.runs.reading import read_text
@@ -87,10 +87,14 @@ def submitted_jobs(study_folder: Path) -> dict[Path, str]:
             f"{file} cannot be read ({reason_of(error)}): it tells which jobs were submitted; "
             "restore it, or delete it if none of them is left"
         ) from error
-    for line in lines:
-        with suppress(ValueError, TypeError, KeyError, RecursionError):  # an incomplete line
+    damaged = []
+    for number, line in enumerate(lines, start=1):
+        try:
             one = json.loads(line)
             numbers[study_folder.resolve() / str(one["run"])] = str(one["job"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            damaged.append(number)
+    warn_of_damaged_lines(file, damaged)
     return numbers
 
 

@@ -8,10 +8,14 @@ import netrc
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import psutil
 
 from talr_cli.errors import kind_and_reason
 from talr_cli.runs.atomic import read_json_object
@@ -20,6 +24,7 @@ from talr_cli.tracking.base import TRAINING, Ending, RunInfo, Samples, Scores, T
 INIT_TIMEOUT = 10.0  # seconds, after which an unreachable server means offline
 LONGEST_TAG = 64  # characters
 FINISH_TIMEOUT = 60.0  # seconds for the last upload; the rest stays on disk
+STUCK = 60.0  # seconds more, after which W&B's service is dead or suspended
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +44,16 @@ class Wandb:
             self._uploaded -= 1  # rows of the training come before all others
             return
         # The step is a metric, as W&B's own counter only grows and drops points of earlier steps.
-        self._run.log({"step": step, **metrics})
+        with _service():
+            self._run.log({"step": step, **metrics})
 
     def finish(
+        self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
+    ) -> None:
+        with _service():
+            self._finish(scores, tasks, samples, plot, ending)
+
+    def _finish(
         self, scores: Scores, tasks: Tasks, samples: Samples, plot: Path | None, ending: Ending
     ) -> None:
         if scores:
@@ -59,6 +71,38 @@ class Wandb:
         except TimeoutError:
             late = f"not all was sent in {FINISH_TIMEOUT:.0f} s; for the rest: {_sync(self._run)}"
             raise TimeoutError(late) from None
+
+
+@contextmanager
+def _service() -> Iterator[None]:
+    """W&B's service, a process, within this context; one that is dead or stuck is given up.
+
+    One that is stuck would be waited for without end, here or where this process ends, and one that
+    is dead leads to a traceback there.
+    """
+    stuck = threading.Timer(FINISH_TIMEOUT + STUCK, _kill_service)
+    stuck.daemon = True
+    stuck.start()
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except Exception:
+        import wandb
+
+        _kill_service()
+        with suppress(Exception, SystemExit):
+            wandb.teardown()
+        raise
+    finally:
+        stuck.cancel()
+
+
+def _kill_service() -> None:
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if process.name() == "wandb-core":
+                process.kill()
 
 
 def start(info: RunInfo) -> Wandb | None:

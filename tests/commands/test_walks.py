@@ -19,7 +19,7 @@ from command_line import TIMEOUT, talr
 from slurm_cluster import lacking, slurm
 from test_fetch import ARGUMENTS, lab  # noqa: F401  a hub of this machine
 
-from talr_cli.config.composition import take_config_dir
+from talr_cli.config.options import take_config_dir
 from talr_cli.sweep.grid import base_command
 from talr_cli.sweep.overview import study_overview
 

@@ -20,6 +20,8 @@ from talr_cli.data.jsonl import Jsonl
 from talr_cli.data.rows import has_text
 from talr_cli.errors import UserError
 from talr_cli.fields import expand_home, identity_of
+from talr_cli.runs.places import files_at
+from talr_cli.runs.run_directory import RunDirectory
 
 ROWS = [{"prompt": f"größer; {n}\tor not, {n}?", "completion": f"ja {n}"} for n in range(3)]
 
@@ -310,6 +312,23 @@ def test_a_folder_of_save_to_disk_is_named(tmp_path):
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved" / "train")
     for folder in (tmp_path / "saved", tmp_path / "saved" / "train"):
         assert "was written by save_to_disk: write a split of it as Parquet" in refusal(folder)
+
+
+def test_of_a_folder_the_studies_in_it_are_no_data(tmp_path):
+    """`dataset.train=.` reads, and counts for the identity, the same before and after a run."""
+    (tmp_path / "a.jsonl").write_bytes(lines())
+    (tmp_path / "data/own/1/x").mkdir(parents=True)
+    (tmp_path / "data/own/1/x/config.yaml").write_text("lr: 1\n")
+    (tmp_path / "data/own/1/x/b.jsonl").write_bytes(lines())
+    before = files_at(str(tmp_path))
+    run = RunDirectory(tmp_path / "runs/default/tiny__rows/sft-0123abcd")
+    run.path.mkdir(parents=True)
+    run.prepare({"lr": 1e-6}, [], "0123abcd" + "0" * 56)
+    for file in (run.metrics, run.path.parents[1] / "report.json", run.samples / "domain.jsonl"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('{"a": 1}')
+    assert files_at(str(tmp_path)) == before
+    assert files_at(str(run.samples)) == [run.samples / "domain.jsonl"]
 
 
 def test_folders_patterns_lists_and_the_home(tmp_path, monkeypatch):

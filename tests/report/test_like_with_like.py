@@ -265,6 +265,7 @@ def test_a_seed_that_diverged_is_named_where_the_others_are_averaged(tmp_path, c
         ("sft-lr1e-6-s2-2", "diverged", "loss is <nan> at step 12"),
         ("sft-lr1e-6-s3-3", "failed", "Traceback\nKeyError: 1"),
         ("sft-lr1e-6-s4-4", "interrupted", "stopped by the user"),  # it will have scores
+        ("sft-lr1e-6-s5-5", "evaluated", None),
     ):
         (pair / name).mkdir()
         RunDirectory(pair / name).write_status(state, reason)
@@ -272,6 +273,7 @@ def test_a_seed_that_diverged_is_named_where_the_others_are_averaged(tmp_path, c
     lines = [
         f"left out: sft-lr1e-6-s2-2: {why}",
         "left out: sft-lr1e-6-s3-3: it failed: KeyError: 1",
+        "left out: sft-lr1e-6-s5-5: its results.json is gone: repeat its command",
     ]
     runs = load_runs(tmp_path, "s")
     show_report(tmp_path, "s", runs, str(tmp_path / "report.json"))

@@ -353,6 +353,15 @@ def test_logs_and_the_list_of_submitted_jobs_are_named(run, tmp_path, monkeypatc
             read()
 
 
+def test_damaged_lines_of_the_list_of_submitted_jobs_are_named(tmp_path, caplog):
+    submitted = tmp_path / ".slurm" / "jobs.jsonl"
+    submitted.parent.mkdir()
+    line = b'{"run": "tiny__rows/sft", "job": "7"}\n'
+    submitted.write_bytes(b'\xff\x00{"ru\n' + line + b'[1]\n{"run": "b", "jo')
+    assert submitted_jobs(tmp_path) == {tmp_path / "tiny__rows/sft": "7"}
+    assert f"{submitted}: line 1 and 2 more damaged, left out" in caplog.text
+
+
 BOMB = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
 
 
