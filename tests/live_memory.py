@@ -26,6 +26,11 @@ CONFIGS = {
     "gemma3": lambda: hf.Gemma3TextConfig(
         **SIZE, head_dim=32, sliding_window=16, layer_types=WINDOWED
     ),
+    "gemma4": lambda: hf.Gemma4TextConfig(
+        **SIZE, head_dim=32, global_head_dim=64, num_global_key_value_heads=2,
+        attention_k_eq_v=True, hidden_size_per_layer_input=0, sliding_window=16,
+        layer_types=["sliding_attention", "full_attention"] * 3,
+    ),
     "capped": lambda: hf.Gemma3TextConfig(
         **{**SIZE, "vocab_size": 262144, "hidden_size": 48, "num_hidden_layers": 2},
         head_dim=8, final_logit_softcapping=30.0, layer_types=["full_attention"] * 2,

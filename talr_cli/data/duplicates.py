@@ -63,6 +63,9 @@ def count_overlap(train: Iterable[Example], test: Sequence[Example]) -> int:
 def check_overlap(splits: Splits, most: float = MOST_OVERLAP) -> None:
     """Warn about test prompts that are also in the training rows.
 
+    Args:
+        splits: Its test rows are those that a score would be the mean of.
+
     Raises:
         UserError: Test rows are scored, and more than the share `most` of them are affected.
     """

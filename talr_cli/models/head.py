@@ -127,6 +127,26 @@ def check_head(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+def check_reads(model: PreTrainedModel) -> None:
+    """Refuse a model that cannot be scored; tries whether it reads tokens, with a cache too.
+
+    Raises:
+        UserError: It needs something else than tokens, or has no cache that works.
+    """
+    row = _trial_row(model)
+    try:
+        for use_cache in (False, True):
+            model(input_ids=row, use_cache=use_cache)
+    except (RuntimeError, ImportError) as error:  # of a kernel, or of memory: as in `check_head`
+        log.info("whether the model reads tokens is not tried (%s)", type(error).__name__)
+    except Exception as error:  # each class raises its own
+        raise UserError(
+            f"{model.config.model_type} models cannot be scored here, as they do not read plain "
+            f"tokens, or not with a cache: {reason_of(error, max_chars=200)}"
+        ) from error
+
+
+@torch.no_grad()
 def head_is_plain(model: PreTrainedModel) -> bool:
     """Whether last hidden states and the head's matrix give the model's own logits; tries it."""
     own, made = _logits_both_ways(model, _trial_row(model))

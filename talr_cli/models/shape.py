@@ -6,24 +6,18 @@ window or linear attention, and an MLP or experts. A model of another kind has n
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.models.sources import ModelSource
-from talr_cli.models.weight_files import weight_files
+from talr_cli.models.weight_files import Tensor, tensors_of
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
-Tensor = tuple[tuple[int, ...], int]  # (its shape, the bytes of each number as stored)
-
-_LONGEST_HEADER = 10**8  # bytes, the limit of safetensors
-_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 # Parts of the names of weights that do not belong to the language model.
 _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_")
 _IGNORED = "mtp."  # predicts further tokens; transformers does not load it
@@ -38,6 +32,8 @@ _STATES = (
     "lru_width",
     "hybrid_override_pattern",
 )
+_EXPERTS = re.compile(r"\.experts\.|\.block_sparse_moe\.(?:input|output)_linear\.")
+_HEADS_NAMED = ("lm_head.weight", "embed_out.weight")  # the latter is GPT-NeoX's
 _SHARED = re.compile(r"\bshared_(?:experts?|mlp)\.(?:down_proj|output_linear)\.weight$")
 _OF_A_LAYER = re.compile(r"(?:^|\.)(\d+)\.(.+)$")
 
@@ -102,8 +98,9 @@ class Shape:
         layers: The number of decoder layers.
         hidden: The width of the hidden states.
         heads: The number of query heads.
-        queries: The width of the queries of all heads together.
-        keys: The width of the keys of all heads together, which is also that of the values.
+        queries: The width of the queries of all heads together; if layers differ, as in Gemma 4,
+            the mean over those that attend.
+        keys: The same of the keys, which is also that of the values.
         inner: The width of the MLP; with experts, of all those that a token uses.
         vocabulary: The number of rows of the embedding, and of the head.
         normalised: The number of inputs of the norms of all layers, per token.
@@ -164,7 +161,7 @@ def shape_of(source: ModelSource | None, architecture: str | None = None) -> Sha
     if source is None or not (source.directory / "config.json").is_file():
         return None
     settings = read_json_object(source.directory / "config.json", NEW_COPY)
-    tensors = {name: one for name, one in tensors_of(source) if _IGNORED not in name}
+    tensors = {name: one for name, one in tensors_of(source.directory) if _IGNORED not in name}
     others = {name for name in tensors if any(part in name for part in _OTHER_PARTS)}
     own = {name: one for name, one in tensors.items() if name not in others}
     try:
@@ -182,7 +179,9 @@ def _is_loaded_whole(settings: Mapping[str, Any], architecture: str | None) -> b
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
         architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(settings.get("model_type", ""))
-    return architecture is not None and not architecture.endswith("ForCausalLM")
+    # A class for text alone takes its part of a config; Phi-4 multimodal has no such part.
+    is_text = architecture is not None and architecture.endswith("ForCausalLM")
+    return architecture is not None and not (is_text and "text_config" in settings)
 
 
 def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:
@@ -195,8 +194,6 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     linear = _linear_attention(text, kinds)
     if kinds is None or ("linear_attention" in kinds and linear is None):
         return None
-    width = _first_number(text, "head_dim") or hidden // heads
-    keys = (_first_number(text, "num_key_value_heads") or heads) * width
     inner = _first_number(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     experts = _experts(text, tensors, inner)
     if experts is not None:
@@ -211,7 +208,10 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         for name, found in parts.items()
         if len(tensors[name][0]) == 2 and name.endswith("weight")
     )
-    wide = {"q_norm": heads * width, "k_norm": keys}
+    width = _first_number(text, "head_dim") or hidden // heads
+    of_heads = heads * width, (_first_number(text, "num_key_value_heads") or heads) * width
+    queries, keys = _mean_widths(matrices, kinds) or of_heads
+    wide = {"q_norm": queries, "k_norm": keys}
     norms = [
         wide.get(_module(found[2]), hidden)
         for name, found in parts.items()
@@ -223,7 +223,7 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         layers=layers,
         hidden=hidden,
         heads=heads,
-        queries=heads * width,
+        queries=queries,
         keys=keys,
         inner=inner,
         vocabulary=vocabulary,
@@ -232,7 +232,7 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
             Matrix(name, inputs, outputs, count)
             for (name, (outputs, inputs)), count in matrices.items()
         ],
-        tied=not any(name.endswith("lm_head.weight") for name in tensors),
+        tied=not any(name.endswith(_HEADS_NAMED) for name in tensors),
         windowed=kinds.count("sliding_attention"),
         window=_first_number(text, "sliding_window") or 0,
         linear=linear,
@@ -252,6 +252,25 @@ def _first_number(settings: Mapping[str, Any], *names: str) -> int | None:
     return next((one for one in found if isinstance(one, int) and one > 0), None)
 
 
+def _mean_widths(
+    matrices: Mapping[tuple[str, tuple[int, ...]], int], kinds: Sequence[str]
+) -> tuple[int, int] | None:
+    """(queries, keys) of the layers that attend, where their matrices differ from layer to layer.
+
+    A layer that takes the keys of another has no matrix of its own for them.
+    """
+    found = {
+        name: {size: n for (one, size), n in matrices.items() if one == name}
+        for name in ("o_proj", "k_proj")
+    }
+    if not all(found.values()) or all(len(each) == 1 for each in found.values()):
+        return None
+    attending = sum(kind in _ATTENTION for kind in kinds)
+    queries = sum(inputs * count for (_, inputs), count in found["o_proj"].items())
+    keys = sum(outputs * count for (outputs, _), count in found["k_proj"].items())
+    return round(queries / attending), round(keys / attending)
+
+
 def _module(name: str) -> str:
     """The name of a weight's module within its layer, with a prefix for that of an expert."""
     *path, module, _ = ("", *name.split("."))
@@ -260,7 +279,7 @@ def _module(name: str) -> str:
 
 def _experts(text: Mapping[str, Any], tensors: Mapping[str, Tensor], inner: int) -> Experts | None:
     per_token = _first_number(text, "num_experts_per_tok")
-    of_experts = {name: shape for name, (shape, _) in tensors.items() if ".experts." in name}
+    of_experts = {name: shape for name, (shape, _) in tensors.items() if _EXPERTS.search(name)}
     if not per_token or not of_experts:
         return None
     found = (_OF_A_LAYER.search(name) for name in of_experts)
@@ -322,29 +341,3 @@ def head_sizes(text: Any) -> list[tuple[int, int, int]]:
         for one in text.per_layer_config
         if getattr(one, "num_attention_heads", None) is not None
     ]
-
-
-def tensors_of(source: ModelSource) -> Iterator[tuple[str, Tensor]]:
-    """(name, (shape, bytes per number)) of every tensor, from the headers of the files."""
-    for file in weight_files(source.directory):
-        for name, tensor in _header(file).items():
-            if name != "__metadata__":
-                yield name, (tuple(tensor["shape"]), _BYTES.get(tensor["dtype"], 1))
-
-
-def _header(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as content:
-            size = int.from_bytes(content.read(8), "little")
-            if size > _LONGEST_HEADER:
-                raise ValueError(f"a header of {size} bytes")
-            header = json.loads(content.read(size))
-        for name, tensor in header.items():
-            if name != "__metadata__" and not (
-                isinstance(tensor["dtype"], str)
-                and all(type(one) is int and one >= 0 for one in tensor["shape"])
-            ):
-                raise ValueError(f"a header with another shape of {name}")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}): {NEW_COPY}") from error
-    return header

@@ -6,13 +6,20 @@ an earlier save.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from talr_cli.errors import UserError
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
+Tensor = tuple[tuple[int, ...], int]  # (its shape, the bytes of each number as stored)
+
+_LONGEST_HEADER = 10**8  # bytes, the limit of safetensors
+_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 _KINDS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -68,3 +75,29 @@ def stored_dtype_name(folder: Path) -> str:
                 if kind in _KINDS:
                     return _KINDS[kind]
     return "float32"
+
+
+def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, (shape, bytes per number)) of every tensor, from the headers of the files."""
+    for file in weight_files(folder):
+        for name, tensor in _header(file).items():
+            if name != "__metadata__":
+                yield name, (tuple(tensor["shape"]), _BYTES.get(tensor["dtype"], 1))
+
+
+def _header(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as content:
+            size = int.from_bytes(content.read(8), "little")
+            if size > _LONGEST_HEADER:
+                raise ValueError(f"a header of {size} bytes")
+            header = json.loads(content.read(size))
+        for name, tensor in header.items():
+            if name != "__metadata__" and not (
+                isinstance(tensor["dtype"], str)
+                and all(type(one) is int and one >= 0 for one in tensor["shape"])
+            ):
+                raise ValueError(f"a header with another shape of {name}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{file} is damaged ({error}): {NEW_COPY}") from error
+    return header

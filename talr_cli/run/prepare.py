@@ -107,7 +107,7 @@ def prepare(config: TrainConfig, overrides: Sequence[str] = ()) -> Run:
     check_top_k(settings, config.objective.top_k)
     _check_adapter(config, source)
     renderer = load_renderer(source, config.model)
-    rows = _training_rows(config, splits, renderer)
+    rows = _training_rows(config, replace(splits, test=tests), renderer)
     general = _replay_rows(config, splits, renderer)
     validation = _validation_rows(config, splits, renderer)
     for some, what in ((rows, "training"), (general, "replay"), (validation, "validation")):
@@ -240,6 +240,7 @@ def _replay_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> Tok
 
 
 def _training_rows(config: TrainConfig, splits: Splits, renderer: Renderer) -> TokenRows:
+    """The training rows; the test rows of `splits` are those that are scored."""
     rows = encode_dataset_rows(config.dataset, splits.train, renderer, config.trainer.max_length)
     if not rows:
         raise UserError(f"dataset={config.dataset.name} has no training row")

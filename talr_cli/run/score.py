@@ -47,9 +47,11 @@ def score(
     """
     from talr_cli.evaluation.evaluate import evaluate
     from talr_cli.evaluation.memory import explain_out_of_memory
+    from talr_cli.models.head import check_reads
 
     with explain_out_of_memory("loading the model", device):
         model = load_model(source, config.model, "auto", device)
+    check_reads(model)
     scores = evaluate(
         model,
         renderer,

@@ -17,8 +17,9 @@ from talr_cli.errors import UserError
 from talr_cli.fields import files_of
 from talr_cli.methods.averaging import Ema
 from talr_cli.models.device_memory import USABLE, gib, machine_memory
-from talr_cli.models.shape import Shape, tensors_of
+from talr_cli.models.shape import Shape
 from talr_cli.models.sources import ModelSource
+from talr_cli.models.weight_files import tensors_of
 from talr_cli.run.config import EvalConfig, TrainConfig
 from talr_cli.run.execute import is_done, lacks_weights
 from talr_cli.runs.places import files_at
@@ -64,7 +65,7 @@ def model_size(source: ModelSource | None) -> ModelSize | None:
     if source is None:
         return None
     parameters, widths = 0, [1]
-    for _, (shape, width) in tensors_of(source):
+    for _, (shape, width) in tensors_of(source.directory):
         parameters += math.prod(shape)
         widths.append(width)
     return ModelSize(parameters, max(widths)) if parameters else None

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from small_models import ScaledHead, made, token_ids
+import transformers as hf
+from small_models import LAYERS, SIZE, ScaledHead, made, token_ids
 
 from talr_cli.errors import UserError
-from talr_cli.models.head import backbone, check_head, head_is_plain, head_logits
+from talr_cli.models.head import backbone, check_head, check_reads, head_is_plain, head_logits
 from talr_cli.training.collator import Collator
 from talr_cli.training.token_scores import add_token_scores, score_targets
 
@@ -42,6 +43,15 @@ def test_a_model_that_takes_rows_of_some_lengths_only_is_refused():
     with pytest.raises(UserError, match=r"reformer models cannot be trained here.*any length"):
         check_head(model)
     assert not model.training
+
+
+def test_a_model_that_reads_no_plain_tokens_is_not_scored():
+    text = {**SIZE, "model_type": "gemma4_text", "head_dim": 8, "layer_types": LAYERS}
+    text |= dict.fromkeys(("hidden_size_per_layer_input", "vocab_size_per_layer_input"), 0)
+    draft = hf.AutoModelForCausalLM.from_config(hf.Gemma4AssistantConfig(text_config=text))
+    with pytest.raises(UserError, match="gemma4_assistant models cannot be scored"):
+        check_reads(draft.eval())
+    check_reads(made("llama"))
 
 
 def test_a_head_with_a_factor_for_each_token_is_refused():

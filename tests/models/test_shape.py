@@ -4,7 +4,8 @@ import pytest
 import transformers as hf
 from small_models import CONFIGS, LAYERS, SIZE
 
-from talr_cli.models.shape import head_sizes, shape_from_config
+from talr_cli.models.shape import _is_loaded_whole, head_sizes, shape_from_config, shape_of
+from talr_cli.models.sources import ModelSource
 
 PLAIN = {"num_hidden_layers": 12, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
 TENSORS = {"model.layers.0.self_attn.q_proj.weight": ((64, 64), 2)}
@@ -96,3 +97,44 @@ def test_experts_and_shared_experts_are_counted():
 )  # fmt: skip
 def test_the_sizes_of_heads_are_those_of_each_layer(config, sizes):
     assert head_sizes(config) == sizes
+
+
+GEMMA4 = hf.Gemma4TextConfig(
+    **{**SIZE, "num_hidden_layers": 6}, head_dim=8, global_head_dim=32, attention_k_eq_v=True,
+    num_global_key_value_heads=1, num_kv_shared_layers=2, layer_types=LAYERS * 3,
+    vocab_size_per_layer_input=60,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "queries", "keys", "of_experts"),
+    [
+        # Three layers of 4 heads of 8 and three of 32; two of each have keys, of 2 x 8 and 1 x 32.
+        (GEMMA4, (3 * 4 * 8 + 3 * 4 * 32) / 6, (2 * 2 * 8 + 2 * 32) / 6, 0),
+        # Of 4 experts in 2 layers, 2 matrices in and one out.
+        (CONFIGS["granitemoe"](), 32, 16, 2 * 4 * 3 * 32 * 32),
+        (hf.GPTNeoXConfig(**{**SIZE, "num_key_value_heads": 4}), 32, 32, 0),
+        (hf.MistralConfig(**SIZE, tie_word_embeddings=True), 32, 16, 0),
+    ],
+)
+def test_the_shape_is_that_of_the_models_own_modules(config, queries, keys, of_experts, tmp_path):
+    model = hf.AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    found = shape_of(ModelSource(tmp_path, "", "random"))
+    assert (found.queries, found.keys) == (queries, keys)
+    # Gemma 4 stores a scalar of each layer, which is no parameter.
+    assert 0 <= found.weights - model.num_parameters() <= found.layers
+    assert found.tied == config.tie_word_embeddings
+    assert (found.experts.weights if found.experts else 0) == of_experts
+
+
+@pytest.mark.parametrize(
+    ("settings", "whole"),
+    [
+        ({"model_type": "gemma3", "text_config": {}}, True),
+        ({"model_type": "qwen3_5", "text_config": {}}, False),  # its class for text takes its part
+        ({"model_type": "phi4_multimodal"}, True),  # its only class has both towers
+    ],
+)
+def test_towers_count_where_the_class_that_is_loaded_has_them(settings, whole):
+    assert _is_loaded_whole(settings, None) == whole

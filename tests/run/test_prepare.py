@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from conftest import config
+from conftest import config, jsonl
 
 from talr_cli.errors import UserError
 from talr_cli.models.checks import check_top_k
@@ -56,3 +56,18 @@ def test_an_optimizer_that_compiles_its_update_is_refused_without_a_compiler(mon
     said = "^optimizer=adamw-bf16 needs a compiler for C.., .* or use optimizer=adamw$"
     with pytest.raises(UserError, match=said):
         _check_training(asked, "cuda", "bf16")
+
+
+def test_overlap_is_that_of_the_rows_that_are_scored(tmp_path, caplog):
+    """Of ten test rows two are scored, and the one of them that is trained on is half of them."""
+    rows = [{"prompt": str(n), "completion": "x"} for n in range(20)]
+    (tmp_path / "test.jsonl").write_text(jsonl(rows[:10]))
+    typed = ["model=tiny", "device=cpu", "logger=none", f"runs_dir={tmp_path}", "dataset=jsonl"]
+    typed += [f"dataset.{one}={tmp_path}/{one}.jsonl" for one in ("train", "test")]
+    typed += ["domain.limit=2"]
+    (tmp_path / "train.jsonl").write_text(jsonl([*rows[3:7], *rows[10:]]))  # neither 2 nor 7
+    prepare(config("train", *typed))
+    assert "occur in training" not in caplog.text
+    (tmp_path / "train.jsonl").write_text(jsonl([rows[2], *rows[10:]]))
+    with pytest.raises(UserError, match="1 of 2 test prompts also occur in training"):
+        prepare(config("train", *typed))

@@ -25,6 +25,9 @@ from talr_cli.training.cpu_memory import allocate_state, set_sparse_embedding
 from talr_cli.training.memory import minimum_bytes, step_memory
 
 TOKENS, TARGETS, ROWS = 128, 48, 4
+KINDS = CONFIGS | {
+    "granitemoe": lambda: hf.GraniteMoeConfig(**SIZE, num_local_experts=8, num_experts_per_tok=4)
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def source(tmp_path_factory):
     def made(kind):
         folder = tmp_path_factory.mktemp(kind)
         torch.manual_seed(0)
-        model = hf.AutoModelForCausalLM.from_config(CONFIGS[kind]())
+        model = hf.AutoModelForCausalLM.from_config(KINDS[kind]())
         model.to(torch.bfloat16).save_pretrained(folder)
         return ModelSource(folder, "random", "a test")
 
@@ -134,6 +137,8 @@ SLOW = pytest.mark.slow
         pytest.param("llama", 2, False, ("method=kl",), marks=SLOW),
         pytest.param("gemma3", 4, False, ("method=sft",), marks=SLOW),
         pytest.param("gemma3", 4, False, ("method=sft", BF16), marks=SLOW),
+        pytest.param("gemma4", 4, False, ("method=sft",), marks=SLOW),
+        pytest.param("granitemoe", 2, False, ("method=sft",), marks=SLOW),
         pytest.param("qwen3_5", 1, True, ("method=sft", BF16), marks=SLOW),
         pytest.param("qwen3_moe", 2, False, ("method=sft",), marks=SLOW),
     ],
