@@ -87,12 +87,22 @@ def jobs(*options):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+def change(job, *settings):
+    subprocess.run(["scontrol", "update", f"JobId={job}", *settings], check=True)
+
+
 def metrics(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
 def trains(one):
     return one.state == "running" and "step " in one.detail and not one.detail.endswith("step 1")
+
+
+def wait_for_more(path):
+    """Until a run is at a step that it had not reached: what is shown of one that starts is old."""
+    steps = len(metrics(path))
+    return wait_for(lambda one: one.state == "running" and len(metrics(one.path)) > steps)
 
 
 def kill(path):
@@ -121,8 +131,14 @@ def test_a_study_is_submitted_once_and_comes_to_its_end(folder):
 
 
 def test_a_run_out_of_time_is_queued_again_and_goes_on_and_stops_when_it_is_told_to(folder):
-    sweep(folder, *LONG, "slurm.minutes=2", "slurm.grace=40")
+    sweep(folder, *LONG, "slurm.grace=40")
     first = wait_for(trains)
+    # Its limit comes now, not while it starts, however long that takes.
+    (ran,) = subprocess.run(
+        ["squeue", "--noheader", f"--jobs={first.job}", "--format=%M"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    change(first.job, f"TimeLimit={int(ran.split(':')[-2]) + 2}")
     again = wait_for(lambda one: one.detail == "queued again, starts soon")
     assert (again.state, again.job) == ("waiting", first.job)
     log = first.path / "train.log"
@@ -134,7 +150,7 @@ def test_a_run_out_of_time_is_queued_again_and_goes_on_and_stops_when_it_is_told
     # in which its end was reported, the node refuses a new start ("Job credential revoked" in
     # slurmctld's log), and the job counts as failed with exit code 1.
     time.sleep(5)
-    subprocess.run(["scontrol", "update", f"JobId={first.job}", "StartTime=now"], check=True)
+    change(first.job, "TimeLimit=30", "StartTime=now")
     wait_for(lambda one: one.state == "running" and len(metrics(one.path)) > steps + 2)
     assert [row["step"] for row in metrics(first.path)][: steps + 1] == [*range(1, steps + 2)]
     print(talr("stop", "study=default", cwd=folder, logger=None).stdout)
@@ -151,7 +167,7 @@ def test_a_run_that_is_killed_is_submitted_again_and_one_submitted_by_hand_is_se
     kill(one.path)
     killed = wait_for(lambda one: one.state == "stopped")
     assert "sweep: 1 submitted" in sweep(folder, *LONG)
-    assert wait_for(trains).job != killed.job
+    assert wait_for_more(one.path).job != killed.job
     talr("stop", "study=default", "now=true", cwd=folder, logger=None)
     wait_for(lambda one: one.state == "stopped" and "CANCELLED" in one.detail)
     by_hand = ["sbatch", "--parsable", f"runs/default/.slurm/{one.path.name}.sh"]
@@ -159,11 +175,11 @@ def test_a_run_that_is_killed_is_submitted_again_and_one_submitted_by_hand_is_se
     assert wait_for(lambda one: one.state in ("waiting", "running")).job == number
     assert "sweep: 1 in the queue" in sweep(folder, *LONG)
     # What an administrator does, and what SLURM does when a node dies.
-    wait_for(trains)
+    wait_for_more(one.path)
     subprocess.run(["scontrol", "requeue", number], check=True)
     wait_for(lambda one: one.state == "waiting")
-    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
-    assert wait_for(trains).job == number
+    change(number, "StartTime=now")
+    assert wait_for_more(one.path).job == number
 
 
 def test_jobs_that_need_a_failed_run_leave_the_queue(folder):
