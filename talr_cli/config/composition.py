@@ -40,7 +40,7 @@ from talr_cli.config.options import (
     require_folder,
     take_config_dir,
 )
-from talr_cli.config.quoting import quoted, with_quoted_paths
+from talr_cli.config.quoting import quoted, with_quoted_texts
 from talr_cli.config.typed import schema, typed_config
 from talr_cli.errors import UserError, reason_of
 from talr_cli.report.as_json import check_target
@@ -192,7 +192,7 @@ def compose_config(
         if not isinstance(one, str):
             raise UserError(f"{one!r} is not a text of the form key=value")
     _require_keys(command, overrides)
-    typed = with_quoted_paths(command, overrides)
+    typed = with_quoted_texts(command, overrides)
     held = tuple(hold(typed))
     own = tuple(one for one in typed if one not in held)
     with composing(command, config_dir) as also:
@@ -306,7 +306,7 @@ def _checked(
         overrides.append(override)
     mistakes.warn_of_repeated(command, overrides)
     options = [one for one in arguments if one not in (*typed, "--")]
-    return options, with_quoted_paths(command, overrides), found.package
+    return options, with_quoted_texts(command, overrides), found.package
 
 
 def _require_keys(command: str, overrides: Sequence[str]) -> None:

@@ -1,11 +1,12 @@
-"""Quotes paths on the command line, so that they may have characters of Hydra's grammar.
+"""Quotes texts on the command line that Hydra's grammar would read otherwise.
 
-Example: dataset.train=/data/a=b/it's (new).jsonl
+Paths may have characters of the grammar, dataset.train=/data/a=b/it's (new).jsonl, and the name
+study=2025_11 is no number.
 """
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
@@ -23,11 +24,28 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
-def with_quoted_paths(command: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides with their paths quoted."""
-    places = set(_places(COMMANDS[command]))
+def with_quoted_texts(command: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides with their paths quoted, and with texts that look like numbers."""
+    kinds = dict(_texts(COMMANDS[command]))
+    places = {key for key, is_place in kinds.items() if is_place}
     takes_lists = command == "train"  # also from a sweep, where `a,b` are two values
-    return [_with_quoted_path(one, places, takes_lists) for one in overrides]
+    return [
+        _with_quoted_path(_with_quoted_numbers(one, kinds), places, takes_lists)
+        for one in overrides
+    ]
+
+
+def _with_quoted_numbers(override: str, texts: Collection[str]) -> str:
+    """The override; values that Hydra would make a number or a bool of are quoted for a text."""
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") not in texts or not re.fullmatch(r"[\w.,+-]+", value, re.ASCII):
+        return override
+    return key + equals + ",".join(map(_without_number, value.split(",")))
+
+
+def _without_number(value: str) -> str:
+    read = OverridesParser.create().parse_override(f"a={value}").value()
+    return quoted(value) if isinstance(read, int | float) else value
 
 
 def _with_quoted_path(override: str, places: set[str], takes_lists: bool) -> str:
@@ -63,11 +81,12 @@ def _parses(override: str) -> bool:
     return True
 
 
-def _places(kind: type, prefix: str = "") -> Iterator[str]:
-    """The keys of a config whose values are paths."""
+def _texts(kind: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """(key, whether it names a place) of the values of a config that are texts or places."""
     types = get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if declaration_of(field).names_a_place:
-            yield f"{prefix}{field.name}"
+        is_place = declaration_of(field).names_a_place
+        if is_place or types[field.name] in (str, str | None):
+            yield f"{prefix}{field.name}", is_place
         elif dataclasses.is_dataclass(types[field.name]):
-            yield from _places(types[field.name], f"{prefix}{field.name}.")
+            yield from _texts(types[field.name], f"{prefix}{field.name}.")

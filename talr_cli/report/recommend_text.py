@@ -46,6 +46,10 @@ def as_sentences(found: Recommendation | NothingWithin, bound: float) -> Sentenc
         costs = (
             f"{found.given_up.text} on the domain against {best}, the best run without the bound"
         )
+    within = f"it is the only run (of {found.runs}) that loses"
+    if others:
+        count = len(found.candidates)
+        within = f"it has the best domain score of the {count} runs (of {found.runs}) that lose"
     export = command_line(["talr", "export", f"run={chosen.path}", "out=DIRECTORY"])
     return [
         *sentences,
@@ -56,11 +60,7 @@ def as_sentences(found: Recommendation | NothingWithin, bound: float) -> Sentenc
             f"the best run inflates its domain score by {found.optimism:z.3f} on average",
         ),
         ("again", _again(found.again)),
-        (
-            "why",
-            f"it has the best domain score of the {len(found.candidates)} runs (of {found.runs}) "
-            f"that lose at most {bound:g} of the general score",
-        ),
+        ("why", f"{within} at most {bound:g} of the general score"),
         ("domain", f"{domain:.3f}, {found.gain.text} from the base"),
         ("general", f"{general:.3f}, {found.loss.text} from the base"),
         ("costs", costs),

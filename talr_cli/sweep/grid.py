@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from talr_cli.config import composition
 from talr_cli.config.mistakes import check_choices
-from talr_cli.config.quoting import with_quoted_paths
+from talr_cli.config.quoting import with_quoted_texts
 from talr_cli.config.typed import machine_values, typed_config
 from talr_cli.data.base import scored_values
 from talr_cli.errors import UserError
@@ -65,7 +65,7 @@ def expand_grid(overrides: Sequence[str], config_dir: Path | None) -> list[Point
     with composition.composing("train", config_dir) as extra:
         loader = GlobalHydra.instance().config_loader()
         parse = OverridesParser.create(config_loader=loader).parse_overrides
-        typed = parse(with_quoted_paths("train", overrides))
+        typed = parse(with_quoted_texts("train", overrides))
         fixed = [one for one in typed if not one.is_sweep_override()]
         if any(one.key_or_group == "experiment" and one not in fixed for one in typed):
             raise UserError("experiment takes one value in a sweep, as it may have its own grid")

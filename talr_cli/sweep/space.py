@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from talr_cli.config import composition
-from talr_cli.config.quoting import with_quoted_paths
+from talr_cli.config.quoting import with_quoted_texts
 from talr_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def parse_space(
     with composition.composing("train", config_dir):
         loader = GlobalHydra.instance().config_loader()
         parse = OverridesParser.create(config_loader=loader).parse_overrides
-        for one in parse(with_quoted_paths("train", overrides)):
+        for one in parse(with_quoted_texts("train", overrides)):
             key = one.get_key_element()
             if not one.is_sweep_override():
                 fixed.append(one.input_line or "")
