@@ -59,6 +59,9 @@ def test_the_best_domain_score_within_the_bound_is_recommended(bound, expected):
     assert scores == sorted(scores, reverse=True)
     assert found.unbound["run"]["method"] == "sft"
     assert (found.given_up is None) == (expected == "sft")
+    why = dict(as_sentences(found, bound))["why"]
+    words = f"it has the best domain score of the {len(scores)} runs (of 4) that lose"
+    assert why.startswith(words if len(scores) > 1 else "it is the only run (of 4) that loses")
 
 
 @pytest.mark.parametrize(("n", "variance"), [(10, 1 / 90), (1, 1)])
