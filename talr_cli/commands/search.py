@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 def _show(study: Study, folder: Path, options: SearchConfig) -> int:
     from optuna.trial import TrialState
 
-    from talr_cli.sweep.search import BOUND, OVERRIDES, RUN
+    from talr_cli.sweep.journal import BOUND, OVERRIDES, RUN
 
     trials = study.get_trials(deepcopy=False)
     counts = {

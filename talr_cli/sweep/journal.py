@@ -6,6 +6,7 @@ which trials were abandoned and take them over.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -26,6 +27,10 @@ from talr_cli.sweep.space import Dimension
 
 FOLDER = "search"  # in the folder of the study
 FILE = "journal.jsonl"
+# A finished trial's attributes: its overrides, the directory of its run, and its constraint.
+OVERRIDES = "typed"
+RUN = "run"
+BOUND = "general loss beyond the bound"
 # What Optuna raises if a line of the journal is damaged.
 _READ_ERRORS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
 # Overrides that do not change the scores of a trial.
@@ -33,14 +38,22 @@ IRRELEVANT_KEYS = ("study=", "runs_dir=", "device=", "logger=", "logger.")
 
 
 class Journal:
-    """The trials of one search of a study: those of the same space and the same fixed values."""
+    """The trials of one search of a study: those of the same space, fixed values and bound.
+
+    The bound counts because each trial keeps by how much it exceeds it.
+    """
 
     def __init__(
-        self, study: Path, space: Sequence[Dimension], fixed: Sequence[str], seed: int
+        self,
+        study: Path,
+        space: Sequence[Dimension],
+        fixed: Sequence[str],
+        seed: int,
+        max_general_loss: float,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         relevant = sorted(one for one in fixed if not one.startswith(IRRELEVANT_KEYS))
-        key = json.dumps([[asdict(one) for one in space], relevant, seed])
+        key = json.dumps([[asdict(one) for one in space], relevant, seed, max_general_loss])
         self.name = hashlib.sha256(key.encode()).hexdigest()[:8]
         self.folder = study / FOLDER
         make_folder(self.folder)
@@ -59,6 +72,7 @@ class Journal:
                 # A median needs at least two trials.
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
             )
+            _check_finished(self.study)
         except _READ_ERRORS as error:
             reason = reason_of(error)
             raise UserError(
@@ -102,6 +116,21 @@ class Journal:
 
     def _trial_lock(self, number: int) -> AbstractContextManager[None]:
         return hold(self.folder / f"{self.name}-{number}.lock")
+
+
+def _check_finished(study: optuna.Study) -> None:
+    """Raise one of _READ_ERRORS if a finished trial lacks what is read of it; Optuna takes any."""
+    if len(study.directions) != 1:
+        raise ValueError("it has not one score a trial")
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        numbers = [*(trial.values or ()), trial.constraints.get(BOUND)]
+        texts = [trial.user_attrs.get(OVERRIDES), trial.user_attrs.get(RUN)]
+        if (
+            len(numbers) != 2
+            or not all(type(one) in (int, float) and abs(one) < math.inf for one in numbers)
+            or not all(isinstance(one, str) for one in texts)
+        ):
+            raise ValueError(f"trial {trial.number + 1} is incomplete")
 
 
 class _File(JournalFileBackend):

@@ -22,7 +22,7 @@ from talr_cli.statistics.pairs import PARTS, Results, is_base, mismatch, score_o
 from talr_cli.sweep.drive import run_jobs
 from talr_cli.sweep.grid import Point, expand_grid
 from talr_cli.sweep.jobs import Job, Launcher
-from talr_cli.sweep.journal import Journal
+from talr_cli.sweep.journal import BOUND, OVERRIDES, RUN, Journal
 from talr_cli.sweep.local import terminate
 from talr_cli.sweep.plan import find_models, make_jobs, model_key
 from talr_cli.sweep.space import Dimension
@@ -30,10 +30,6 @@ from talr_cli.sweep.space import Dimension
 # How much domain score each point of general loss beyond the bound costs when trials are pruned.
 # Optuna's pruner takes a single number, and no gain on the domain should make up for such a loss.
 PENALTY = 10.0
-BOUND = "general loss beyond the bound"
-# A trial's attributes: its overrides, and the directory of its run.
-OVERRIDES = "typed"
-RUN = "run"
 POLL = 0.2  # seconds between checks of a training
 
 log = logging.getLogger(__name__)
@@ -52,7 +48,13 @@ class Search:
 
     def run(self, stop: Stop) -> Journal:
         """Run trials, except those that other processes are running."""
-        journal = Journal(self._study_folder(), self.space, self.fixed, self.options.search_seed)
+        journal = Journal(
+            self._study_folder(),
+            self.space,
+            self.fixed,
+            self.options.search_seed,
+            self.options.max_general_loss,
+        )
         while not stop.requested:
             with journal.next_trial(self.options.n_trials) as trial:
                 if trial is None:

@@ -29,8 +29,8 @@ from talr_cli.sweep.space import Categories, Interval, OrderedValues, parse_spac
 pytest.importorskip("optuna")
 
 from talr_cli.sweep import search as module
-from talr_cli.sweep.journal import Journal
-from talr_cli.sweep.search import BOUND, RUN, Search
+from talr_cli.sweep.journal import BOUND, OVERRIDES, RUN, Journal
+from talr_cli.sweep.search import Search
 
 SPACE = [Interval("lr", 1e-5, 1e-2, log=True), Categories("method", ("sft", "l2"))]
 FIXED = ["model=tiny", "logger=none", "device=cpu"]
@@ -130,6 +130,19 @@ def test_a_killed_search_asks_for_no_trial_twice_and_tries_what_an_unkilled_one_
     assert len(runs_made(tmp_path)) == len(tried) == 5, "it goes on where more is asked for"
 
 
+@pytest.mark.parametrize("bounds", [(0.02, 0.2), (0.2, 0.02)], ids=["raised", "lowered"])
+def test_another_bound_is_judged_by_itself_and_finds_the_runs_that_are_done(
+    found_here, tmp_path, bounds
+):
+    for bound in bounds:
+        study = searched(Scores(tmp_path), 4, max_general_loss=bound)
+        for one in study.trials:
+            loss = 0.1 if one.params["lr"] > 3e-3 else 0.0
+            assert one.constraints[BOUND] == pytest.approx(loss - bound)
+    runs = [run for _, run in runs_made(tmp_path)]
+    assert len(runs) == len(set(runs)) == 4
+
+
 def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_here, tmp_path):
     tried = [one.params for one in searched(Scores(tmp_path), 2).trials]
     runs = runs_made(tmp_path)
@@ -138,6 +151,15 @@ def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_he
     for harm in (
         lambda: journal.write_bytes(content.replace(b'"trial_id"', b'"trial_ie"', 1)),
         lambda: journal.write_bytes(content.replace(b'"directions":[2]', b'"directions":7')),
+        lambda: journal.write_bytes(content.replace(b'"directions":[2]', b'"directions":[]')),
+        lambda: journal.write_bytes(re.sub(rb'"values":\[.*?\]', b'"values":["x"]', content)),
+        lambda: journal.write_bytes(re.sub(rb'"values":\[.*?\]', b'"values":[1e999]', content)),
+        *(
+            lambda lost=lost: journal.write_bytes(
+                b"".join(line for line in content.splitlines(True) if lost not in line)
+            )
+            for lost in (f'{{"{OVERRIDES}"'.encode(), f'{{"{RUN}"'.encode(), BOUND.encode())
+        ),
         lambda: journal.write_bytes(content.decode().encode("utf-16")),
         lambda: journal.symlink_to(journal.name),
     ):
@@ -153,7 +175,7 @@ def test_a_damaged_journal_is_named_and_made_again_with_the_same_trials(found_he
 def test_a_journal_that_cannot_grow_is_one_line_and_goes_on(tmp_path):
     """No file may become larger than the limit: as on a full disk, half a line is written."""
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Journal(tmp_path, SPACE, FIXED, 0).next_trial(1) as trial:
+    with Journal(tmp_path, SPACE, FIXED, 0, 0.02).next_trial(1) as trial:
         file = tmp_path / "search" / "journal.jsonl"
         limit = max(1000, file.stat().st_size + 20)  # the files about the lock are smaller
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
@@ -163,7 +185,7 @@ def test_a_journal_that_cannot_grow_is_one_line_and_goes_on(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, usual)
         assert file.stat().st_size == limit
-    journal = Journal(tmp_path, SPACE, FIXED, 0)
+    journal = Journal(tmp_path, SPACE, FIXED, 0, 0.02)
     with journal.next_trial(1) as again:
         assert again.number == trial.number
         journal.study.tell(again, 0.5)
@@ -172,7 +194,21 @@ def test_a_journal_that_cannot_grow_is_one_line_and_goes_on(tmp_path):
 
 def test_several_processes_share_the_trials(found_here, tmp_path):
     fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=searched, args=(Scores(tmp_path), 4)) for _ in range(2)]
+    began = fork.Barrier(2)
+
+    class Slow(Scores):
+        """Its first run lasts until the other process has begun one."""
+
+        is_first = True
+
+        def submit(self, jobs, stop):
+            for one in super().submit(jobs, stop):
+                if one.job.command == "train" and self.is_first:
+                    self.is_first = False
+                    began.wait(60)
+                yield one
+
+    both = [fork.Process(target=searched, args=(Slow(tmp_path), 4)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
