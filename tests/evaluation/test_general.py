@@ -324,10 +324,11 @@ def test_a_changed_setting_scores_the_task_again(model, renderer, tmp_path, chan
 def test_another_chat_template_scores_the_task_again(model, tokenizer, tmp_path):
     suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2").suite
     other = copy.deepcopy(tokenizer)
-    other.chat_template = "{{ 'Read. ' }}" + tokenizer.chat_template
-    for number, one in enumerate((tokenizer, other), start=1):
+    other.chat_template = "{{ lead or 'Read. ' }}" + tokenizer.chat_template
+    asked = [(tokenizer, {}), (other, {}), (other, {"lead": "Think. "})]
+    for number, one in enumerate(asked, start=1):
         cache = ScoreCache(tmp_path, "checkpoint")
-        evaluate_general(model, Renderer(one, {}), suite, cache=cache)
+        evaluate_general(model, Renderer(*one), suite, cache=cache)
         assert len(list(tmp_path.iterdir())) == number
 
 
