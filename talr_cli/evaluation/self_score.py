@@ -71,7 +71,7 @@ def check_test_rows(
 
     Raises:
         UserError: A row cannot be rendered or is longer than the model's positions; or, with
-            domain.self_score=stop, one scores 0 when it is answered with its own completion.
+            domain.self_score=stop, one scores below 1 when it is answered with its own completion.
     """
     rows = [_encode(renderer, example) for example in examples]
     check_length(
@@ -87,8 +87,8 @@ def check_test_rows(
     if not failed:
         return
     finding = (
-        f"{len(failed)} of {scored} test rows score 0 when they are answered with their own "
-        f"completion: {failed[0]}"
+        f"{len(failed)} of {scored} test rows score below 1 when they are answered with their "
+        f"own completion: {failed[0]}"
     )
     if config.self_score == "stop":
         raise UserError(

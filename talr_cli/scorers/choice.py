@@ -80,7 +80,8 @@ class Choices:
     def __init__(self, choices: Iterable[str]) -> None:
         self.written = {normalise_choice(choice): choice for choice in choices}
         # The longest first: if one choice contains another, the longer one was meant.
-        texts = sorted((normalise(one).strip() for one in self.written.values()), key=len)[::-1]
+        said = (normalise(one).strip() for one in self.written.values())
+        texts = sorted((one.rstrip(".") or one for one in said), key=len)[::-1]
         any_case, first, prose = (
             "|".join(_pattern_of(one, where) for one in texts)
             for where in ("alone", "first", "prose")

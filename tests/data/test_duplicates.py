@@ -114,6 +114,8 @@ def test_a_limit_takes_the_same_share_of_every_kind_in_the_order_of_the_file(kin
 def test_groups_within_a_category_have_their_share_too():
     rows = [example(f"{n}", category="ab"[n % 2], group=f"g{n % 8}") for n in range(80)]
     assert Counter(row.group for row in sample_evenly(rows, 16)) == {f"g{n}": 2 for n in range(8)}
+    # In the order a g0, a g2, ..., b g7, of ten rows each: the middles of two halves.
+    assert [row.id for row in sample_evenly(rows, 2)] == ["4", "5"]
 
 
 @pytest.mark.parametrize("total", [1, 64, 65, 100, 127, 128, 343])

@@ -1,5 +1,6 @@
 """Rows that cannot be trained are named, refused or left out; what the template does is said."""
 
+import copy
 import hashlib
 import itertools
 import random
@@ -227,3 +228,11 @@ def test_context_that_the_template_drops_is_warned_of_with_the_first_row(rendere
     caplog.clear()
     encode_training_rows(rows[:1], renderer, 200)
     assert not caplog.text
+    deaf = copy.deepcopy(renderer.tokenizer)
+    deaf.chat_template = (
+        "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    told = Example("told", ({"role": "system", "content": "Be brief."}, asked), "5")
+    encode_training_rows([told], Renderer(deaf, {}), 200)
+    assert "the first is told: 'Be brief.'" in caplog.text

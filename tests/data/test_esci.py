@@ -302,6 +302,9 @@ def test_shares_of_a_hash_split_are_met_and_only_grow():
     for key in keys:
         if hashed_split(key, 0.1, 0.2) == "test":
             assert hashed_split(key, 0.1, 0.3) == "test"
+    # Of every version alike: SHA-256 of "abc" begins with ba7816bf (FIPS 180-4), .728 of the whole.
+    assert [hashed_split("abc", share, 0.5) for share in (0.22, 0.23)] == ["train", "validation"]
+    assert [hashed_split("abc", 0.1, share) for share in (0.72, 0.73)] == ["validation", "test"]
 
 
 # Rows that are answered by choosing

@@ -144,6 +144,9 @@ def test_a_space_behind_the_separators_of_a_header_is_in_no_cell(tmp_path):
         ["d", "e"],
         ["f", "g"],
     ]
+    (tmp_path / "c.csv").write_text("id, prompt,completion \n1, a, b\n")
+    (row,) = read_files(str(tmp_path / "c.csv"))
+    assert row.values == {"id": "1", "prompt": " a", "completion": " b"}
     (tmp_path / "b.csv").write_text('"id, of it",prompt,completion\n1, a, b\n')
     assert [list(row.values.values()) for row in read_files(str(tmp_path / "b.csv"))] == [
         ["1", " a", " b"]

@@ -417,6 +417,23 @@ def test_an_earlier_turn_ends_where_the_template_ends_it():
     assert decode(tokenizer, last.targets) == called
 
 
+def test_a_call_that_the_template_does_not_write_without_its_result_is_trained():
+    raising = "{% if m.tool_calls and loop.last %}{{ raise_exception('no result') }}{% endif %}"
+    tokenizer = templated(raising + "{{ m.content }}{% if m.tool_calls %} look Oslo{% endif %}")
+    calling = {"role": "assistant", "content": "So", "tool_calls": [CALL]}
+    messages = (EXAMPLE.messages[0], calling, {"role": "tool", "content": "7"})
+    rendered = Renderer(tokenizer, {}).encode(Example("x", messages, "Done", turns=(1,)))
+    assert decode(tokenizer, rendered.targets) == "So look Oslo<|im_end|>Done<|im_end|>"
+
+
+def test_an_answer_is_decoded_up_to_the_end_of_the_turn_or_of_the_text():
+    renderer = Renderer(gemma(), {})
+    said = renderer.tokenize("42")
+    for end in (renderer.end_of_turn, renderer.tokenizer.eos_token_id):
+        assert renderer.decode_answer([*said, end, *said]) == renderer.decode(said)
+    assert renderer.end_of_turn != renderer.tokenizer.eos_token_id
+
+
 def test_an_earlier_turn_that_the_template_rewrites_is_refused():
     tokenizer = chatml("qwen2_5.jinja")
     tokenizer.chat_template = (

@@ -144,11 +144,12 @@ def test_a_long_list_of_bad_rows_is_cut(tmp_path):
 
 def test_csv_lines_are_counted_in_the_file(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_bytes(b'prompt,completion\n"two\nlines",fine\nq,\xff\nonly one\n')
+    path.write_bytes(b'prompt,completion\n"two\nlines",fine\nq,\xff\nonly one\nno, quotes, no\n')
     with pytest.raises(UserError) as error:
         Jsonl(train=str(path)).load()
     assert "a.csv:4 is not UTF-8" in str(error.value)
     assert "a.csv:5 has 1 fields, not 2" in str(error.value)
+    assert "a.csv:6 has 3 fields, not 2" in str(error.value)
 
 
 @pytest.mark.parametrize(

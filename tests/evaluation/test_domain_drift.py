@@ -50,11 +50,11 @@ def answered(base, renderer, tmp_path, monkeypatch):
         loads.append(1)
         return work(base)
 
-    def answer(examples=EXAMPLES, fingerprint="base"):
+    def answer(examples=EXAMPLES, fingerprint="base", budget=1024):
         settings = base.config.to_dict()
         folder = tmp_path / "scores"
         return prompts_with_base_answers(
-            examples, renderer, settings, 1024, fingerprint, folder, ask
+            examples, renderer, settings, budget, fingerprint, folder, ask
         ), len(loads)
 
     return answer
@@ -250,12 +250,18 @@ def test_the_end_of_an_answer_counts_as_a_prediction(
     """Where the base ends an answer, the prediction after its last token counts too."""
     end = renderer.end_of_turn
 
-    def ends_at_once(seed):
-        return lambda logits: torch.full((len(logits),), end)
+    def says(*tokens):
+        left = iter(tokens)
+        return lambda logits: torch.full((len(logits),), next(left))
 
-    monkeypatch.setattr(domain_drift, "sampler", ends_at_once)
+    prompts = [renderer.prompt_ids(one.messages) for one in EXAMPLES]
+    monkeypatch.setattr(domain_drift, "sampler", lambda seed: says(40, 41, end))
+    (sequences, starts), _ = answered(fingerprint="of two tokens")
+    assert sequences == [[*prompt, 40, 41] for prompt in prompts]
+    assert starts == [len(prompt) - 1 for prompt in prompts]
+    monkeypatch.setattr(domain_drift, "sampler", lambda seed: says(end))
     (sequences, starts), _ = answered()
-    assert sequences == [renderer.prompt_ids(one.messages) for one in EXAMPLES]
+    assert sequences == prompts
     assert [len(ids) - start for ids, start in zip(sequences, starts, strict=True)] == [1] * 5
     states = CachedStates(tmp_path / "states", tmp_path / "base", lambda work: work(base))
     measured = kl_from_base(tuned, states, sequences, starts)
@@ -290,10 +296,21 @@ def test_answers_of_the_base_are_cached_and_made_again_when_damaged(
     assert loads == 3
     assert len(others[0]) == 2
     assert answered(fingerprint="another base")[1] == 4
+    assert answered(EXAMPLES[::-1])[1] == 5
+    assert answered(budget=3) == (([ids[:-4] for ids in first[0]], first[1]), 6)
+    assert answered() == (first, 6)
+
+
+def test_prompts_that_leave_no_room_for_an_answer_are_left_out(answered, base):
+    word = "word " * base.config.max_position_embeddings
+    long = Example("long", ({"role": "user", "content": word},), "")
+    (sequences, _), loads = answered([long, EXAMPLES[0]])
+    assert (len(sequences), loads) == (1, 1)
+    assert answered([long]) == (([], []), 1)
 
 
 def test_cached_states_are_those_of_one_base_on_these_tokens_in_one_dtype(
-    tuned, tiny_source, tiny_config, tmp_path
+    tuned, tiny_source, tiny_config, tmp_path, monkeypatch
 ):
     def file(prompts=((1, 2, 3),), starts=None, model=tuned, fingerprint="base"):
         source = replace(tiny_source, fingerprint=fingerprint)
@@ -302,9 +319,11 @@ def test_cached_states_are_those_of_one_base_on_these_tokens_in_one_dtype(
 
     half = copy.deepcopy(tuned).bfloat16()
     files = [file(), file(((1, 2, 4),)), file(starts=[0]), file(starts=[1]), file(model=half)]
-    files.append(file(fingerprint="another base"))
-    assert len({*files}) == len(files)
+    files += [file(fingerprint="another base"), file(model=copy.deepcopy(tuned).to("meta"))]
     assert file() == files[0]
+    monkeypatch.setattr(evaluate, "package_versions", lambda: {"torch": "0.1"})
+    files.append(file())
+    assert len({*files}) == len(files)
 
 
 def test_the_prompts_of_drift_are_spread_over_all_rows(answered, renderer, monkeypatch):

@@ -1,6 +1,7 @@
 """The harness in this process: its scores are its own, and it leaves everything as it was."""
 
 import copy
+import itertools
 import json
 import math
 import random
@@ -16,8 +17,10 @@ from talr_cli.data.rendering import Renderer
 from talr_cli.errors import UserError
 from talr_cli.evaluation.domain import evaluate_domain
 from talr_cli.evaluation.drift import CachedStates, cross_entropy, kl_from_base, predictions
+from talr_cli.evaluation.general import suite as suite_module
 from talr_cli.evaluation.general.score_cache import ScoreCache
 from talr_cli.evaluation.general.suite import (
+    _score_settings,
     _task_score,
     _warn_of_scales,
     evaluate_general,
@@ -324,11 +327,44 @@ def test_a_changed_setting_scores_the_task_again(model, renderer, tmp_path, chan
 def test_another_chat_template_scores_the_task_again(model, tokenizer, tmp_path):
     suite = config("eval", "suite.tasks=[mini_python]", "suite.limit=2").suite
     other = copy.deepcopy(tokenizer)
-    other.chat_template = "{{ 'Read. ' }}" + tokenizer.chat_template
-    for number, one in enumerate((tokenizer, other), start=1):
+    other.chat_template = "{{ lead or 'Read. ' }}" + tokenizer.chat_template
+    asked = [(tokenizer, {}), (other, {}), (other, {"lead": "Think. "})]
+    for number, one in enumerate(asked, start=1):
         cache = ScoreCache(tmp_path, "checkpoint")
-        evaluate_general(model, Renderer(one, {}), suite, cache=cache)
+        evaluate_general(model, Renderer(*one), suite, cache=cache)
         assert len(list(tmp_path.iterdir())) == number
+
+
+def test_scores_are_of_one_dtype_device_and_version(model, renderer, suite, monkeypatch):
+    half = copy.deepcopy(model).bfloat16()
+    found = [
+        _score_settings(one, renderer, suite)
+        for one in (model, half, copy.deepcopy(half).to("meta"))
+    ]
+    monkeypatch.setattr(suite_module, "package_versions", lambda: {"torch": "0.1"})
+    found.append(_score_settings(model, renderer, suite))
+    assert all(one != other for one, other in itertools.combinations(found, 2))
+
+
+def test_a_task_in_plain_text_is_scored_apart_and_its_prompts_are_no_chat(
+    model, renderer, tmp_path
+):
+    tasks = "suite.tasks=[mini_python,mini_arithmetic]"
+    scored = [
+        evaluate_general(
+            model,
+            renderer,
+            config("eval", tasks, "suite.limit=2", f"suite.plain_text=[{plain}]").suite,
+            cache=ScoreCache(tmp_path, "checkpoint"),
+        )
+        for plain in ("", "mini_python")
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
+    for found, chat in zip(scored, ([True] * 4, [False] * 2 + [True] * 2), strict=True):
+        assert [templated for _, templated in found.prompts] == chat
+        assert ["<|im_start|>" in prompt for prompt, _ in found.prompts] == chat
+        used = [task["chat_template"] for task in found.results["tasks"].values()]
+        assert used == chat[::2]
 
 
 def test_the_base_model_is_scored_once_in_a_study(tmp_path):

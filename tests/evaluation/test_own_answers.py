@@ -82,11 +82,11 @@ def test_right_answers_take_the_place_of_the_completions(base, renderer, caplog)
         renderer.tokenizer.decode(tokens, skip_special_tokens=True)
         for start, piece in ((0, requests[:4]), (4, requests[4:]))
         for tokens, _ in generate_tokens(
-            model, renderer, piece, BatchSize(SAMPLED_AT_ONCE), sampler(start, 1.0)
+            model, renderer, piece, BatchSize(SAMPLED_AT_ONCE), sampler(start, 0.5)
         )
     ]
     assert all(text.strip() for text in texts)
-    kept = right_answers(base, renderer, temperature=1.0)
+    kept = right_answers(base, renderer, temperature=0.5)
     assert [(one.id, one.completion) for one in kept] == [
         ("0/0", texts[0]),
         ("2/0", texts[2]),
@@ -108,7 +108,35 @@ def test_each_answer_counts_once_and_only_where_it_ended(base, renderer, monkeyp
         monkeypatch.setattr(
             own_answers, "generate_tokens", lambda *given, cut=cut: [(said, cut)] * len(given[2])
         )
-        assert len(right_answers(base, renderer, max_new_tokens=budget)) == count
+        assert len(right_answers(base, renderer, max_new_tokens=budget, samples=3)) == count
+
+
+def test_each_prompt_keeps_its_own_answers_and_nothing_of_its_row(base, renderer, monkeypatch):
+    """An answer of nothing but space is none, nor can a prompt be answered that leaves no room."""
+    prompts = {tuple(renderer.prompt_ids(one.messages)): one.id for one in EXAMPLES}
+    drawn = []
+
+    def says(model, renderer, requests, *given):
+        for request in requests:
+            said = f"<think>\n\nhm\n</think>\n\n{prompts[request.prompt]}"
+            drawn.append(" \n" if len(drawn) % 2 else said)
+        ids = [renderer.tokenizer(one, add_special_tokens=False).input_ids for one in drawn]
+        return [(one, False) for one in ids]
+
+    def judge(output, reference):
+        return Verdict(output.strip() in ("", str(reference["number"])), output)
+
+    monkeypatch.setattr(own_answers, "generate_tokens", says)
+    word = "word " * base[0].config.max_position_embeddings
+    rows = [replace(EXAMPLES[0], messages=({"role": "user", "content": word},))]
+    rows += [replace(one, turns=(0,), reply_fields={"thinking": "So."}) for one in EXAMPLES[1:3]]
+    asked = {"scorer": judge, "max_new_tokens": 20, "samples": 2}
+    kept = right_answers(base, renderer, rows, **asked)
+    assert [one.id for one in kept] == ["1/0", "2/0"]
+    assert [one.completion[-11:] for one in kept] == ["</think>\n\n1", "</think>\n\n2"]
+    assert [(one.turns, one.reply_fields) for one in kept] == [((), {})] * 2
+    monkeypatch.setattr(renderer, "thought_marks", {"<think>", "</think>"})
+    assert [one.completion for one in right_answers(base, renderer, rows, **asked)] == ["1", "2"]
 
 
 @pytest.mark.parametrize(
