@@ -25,10 +25,11 @@ _DATE = re.compile(
     rf"|(?<!\d){_DAY}[ -]?(?:of )?{_NAME}\.?,?[ -]?{_YEAR}",
     re.IGNORECASE,
 )
+_FULL = "[ -]?(?:(?:completed|full) )?"
 _WEEKS_DAYS = re.compile(
-    r"(?<!\d)(\d{1,2}) ?(?:weeks?|wks?|w)(?! \(\d\d)\W{0,6}"  # not 4 weeks (28 days)
-    r"(?:(?:and|with)\W{0,3}(?:a remainder of )?)?(\d{1,2})\W?(?:days?|d)\b"
-    r"|(?<![\d.+])(\d{1,2}) ?(?:\^?\(?\+ ?([0-6])\)?|[-^]?([0-6])[/\u2044]7) ?-?(?:weeks?|wks?|w)\b"
+    rf"(?<!\d)(\d{{1,2}}){_FULL}(?:weeks?|wks?|w)(?! \(\d\d)\W{{0,6}}"  # not 4 weeks (28 days)
+    r"(?:(?:and|plus|with(?: a)?|remainder(?: of)?)\W{1,3}){0,2}(\d{1,2})\W?(?:days?|d)\b"
+    r"|(?<![\d.+])(\d{1,2}) ?(?:\^?\(?\+ ?([0-6])\)?|[-+^]? ?([0-6])/7) ?-?(?:weeks?|wks?|w)\b"
     r"|\bweeks\W{1,3}(\d{1,2})\W{1,4}days\W{1,3}(\d{1,2})\b",
     re.IGNORECASE,
 )
@@ -42,9 +43,11 @@ _COUNTED_FROM = re.compile(
     r"\b(?:after|since|from|before|lmp|period)\b\)? ?[:=]?(?: (?:is|was|of|on)){0,2} ?[\"'(\[]?$",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"\bnot (?:on |the )?[\"'(\[]?$", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:not (?:on |the )?|(?:less|more) than |at (?:least|most) )[\"'(\[]?$", re.IGNORECASE
+)
 _ANOTHER = re.compile(r"[\"')\],]{0,2} ?(?:or|to|until|through)\b ?[\"'(\[]?", re.IGNORECASE)
-_WEEKS = re.compile(r"(?<![\d.,+/\u2044-])(\d{1,2}) ?(?:weeks?|wks?)\b", re.IGNORECASE)
+_WEEKS = re.compile(rf"(?<![\d.,+/-])(\d{{1,2}}){_FULL}(?:weeks?|wks?)\b", re.IGNORECASE)
 _SUM = re.compile(r" ?[-+] ?\d")
 
 Found = TypeVar("Found")

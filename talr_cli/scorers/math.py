@@ -14,7 +14,8 @@ import math
 import multiprocessing
 import re
 import signal
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -47,6 +48,22 @@ _TAGGED = re.compile(r"<answer>\s*([^<>]{1,500})", re.IGNORECASE)
 _REMARK = re.compile(r"[a-z]{2,}(?: [a-z',-]+)+[.!]?", re.IGNORECASE)
 _ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{ ?\\(?:text|mathrm|rm|textrm) ?\{(?:st|nd|rd|th)\} ?\}")
 _INLINE = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$(.+?)(?<!\\)\$")
+_LISTED = re.compile(r"\s*(?:[,;]\s*)?(?:\b(?:and|or)\b\s*)?")  # $1$ and $2$
+_DENIED = re.compile(r"(?:\bnot|n['\u2019]t)\b")
+_TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm) ?\{([^{}]*)\}")
+_UNICODE: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+"),
+     lambda match: f"^{{{unicodedata.normalize('NFKC', match[0])}}}"),
+    (re.compile("[\u00bc-\u00be\u2150-\u215e]"),
+     lambda match: rf"\frac{{{unicodedata.normalize('NFKC', match[0])}}}".replace("\u2044", "}{")),
+    (re.compile("\u221a\\s*(?:(\\w+)|\\(([^()]*)\\))"), r"\\sqrt{\1\2}"),
+    (re.compile(r"(?<=\d)\\[,;:! ](?=\d{3}(?!\d))"), ""),
+)  # fmt: skip
+_SIGNS = str.maketrans({
+    "\u2044": "/", "\u2012": "-", "\u2013": "-", "\u2212": "-", "\u00d7": "\\times ",
+    "\u00b7": "\\cdot ", "\u22c5": "\\cdot ", "\u00f7": "\\div ", "\u00b0": "^\\circ ",
+    "\u221e": "\\infty ", "\u222a": "\\cup ", "\u2229": "\\cap ",
+})  # fmt: skip
 
 
 class Gsm8kScorer:
@@ -98,7 +115,8 @@ class MathScorer:
         return Verdict(right, found)
 
     def _is_same(self, truth: str, found: str) -> bool:
-        return "".join(found.split()) == "".join(truth.split()) or self._is_equal(truth, found)
+        same = _text(truth) == _text(found)
+        return same or self._is_equal(_latex(truth), _latex(found))
 
     def _is_equal(self, truth: str, found: str, is_second: bool = False) -> bool:
         if len(found) > _LONGEST:
@@ -197,12 +215,32 @@ def _last_box(text: str) -> list[tuple[int, str]]:
 
 
 def _extract_latex(stated: str) -> str:
-    """The formula in a statement: between dollar signs, else its first sentence."""
-    inline = _INLINE.search(stated)
-    if inline is not None:
-        return next(group for group in inline.groups() if group is not None).strip()
+    """The formulas between dollar signs with which a list begins, else the first sentence."""
+    formulas: list[str] = []
+    end = 0
+    for inline in _INLINE.finditer(stated[: 4 * _LONGEST]):
+        if formulas and not _LISTED.fullmatch(stated, end, inline.start()):
+            break
+        if not formulas and _DENIED.search(stated, 0, inline.start()):
+            break
+        formulas.append(next(group for group in inline.groups() if group).strip().rstrip("."))
+        end = inline.end()
+    if formulas:
+        return ", ".join(formulas)
     sentence = re.split(r"\.(?:\s|$)", stated, maxsplit=1)[0]
     return sentence.strip(" \t*$")
+
+
+def _text(formula: str) -> str:
+    r"""The formula without \text{}, white space and a full stop at its end."""
+    return "".join(_TEXT.sub(r"\1", formula).split()).rstrip(".")
+
+
+def _latex(formula: str) -> str:
+    """The formula with signs of Unicode as LaTeX, and without space between thousands."""
+    for pattern, latex in _UNICODE:
+        formula = pattern.sub(latex, formula)
+    return unicodedata.normalize("NFKC", formula).translate(_SIGNS)
 
 
 def _format(value: float) -> str:

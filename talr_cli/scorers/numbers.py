@@ -66,7 +66,7 @@ _NO_NUMBER = re.compile(
     rf"|(?<=\d) of (?:the |all )?{_PLAIN}"
     rf"|(?<![\d.])\d{{1,4}}([/-])\d{{1,2}}\1\d{{1,4}}(?!\d)"
     rf"|(?<![\d.:]){_SHORT}(?::{_SHORT})+(?!\d)|[<>\u2264\u2265\u00b1]=? ?-?{_PLAIN}"
-    rf"|\bnot (?:equal to )?-?{_PLAIN}(?!\w)"
+    rf"|(?:\bnot|n['\u2019]t) (?:equal to )?-?{_PLAIN}(?!\w)"
     rf"|\u221a ?(?:\([^()\n]*\)|[\d.]+)"
     rf"|[(\[{{] ?(?!{_DIGITS} ?[)\]}}]){_SHORT}(?: ?[,;] ?{_SHORT})+ ?[)\]}}]",
     re.IGNORECASE,
@@ -76,7 +76,7 @@ _SUPERSCRIPTS = str.maketrans(
 )
 _SUPERSCRIPT = re.compile("(?<=[\\w)])[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _VULGAR = re.compile(r"(?:(?<![\d.,])(\d{1,9}) ?)?([\u00bc-\u00be\u2150-\u215e])")
-_MIXED = re.compile(r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})[/\u2044](\d{1,3})(?![\d/^]|\.\d)")
+_MIXED = re.compile(r"(?<![\w./,^-])(-?)(\d{1,6}) (\d{1,2})/(\d{1,3})(?![\d/^]|\.\d)")
 _FRACTION = re.compile(
     r"(?:(?<![\d.,])(\d{1,9}) ?)?\\{1,2}[dtc]?frac ?"
     r"(?:\{([^{}]{1,80})\} ?\{([^{}]{1,80})\}|(\d) ?(\d))"
@@ -146,7 +146,7 @@ _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
     # Points as thousands separators: 1.234,5 and 1.234.567; commas that cannot be such separators.
     (
         re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){1,5}(?:,\d+)(?![\w,])|"
-                   r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,5}(?![\d.,])"),
+                   r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,5}(?!\d|[.,]\d)"),
         lambda match: match[0].replace(".", "").replace(",", "."),
     ),
     (
@@ -156,8 +156,15 @@ _CUSTOMS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
 )  # fmt: skip
 _MARKUP = (
     (re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), "^"),  # Python's power is not markup
-    (re.compile(r"(?<=\d) plus (?=[\d.])", re.IGNORECASE), " + "),
-    (re.compile(r"(?<=\d) minus (?=[\d.])", re.IGNORECASE), " - "),
+    *(
+        (re.compile(rf"(?<=\d) {word} (?=[\d.])", re.IGNORECASE), f" {sign} ")
+        for word, sign in (
+            ("plus", "+"),
+            ("minus", "-"),
+            ("(?:times|multiplied by)", "*"),
+            ("divided by", "/"),
+        )
+    ),
     (re.compile(r"~~[^~\n]*~~"), " "),  # struck out
     (re.compile(rf"<(-?{NUMBER})>"), r"\1"),  # a number instead of the placeholder <answer>
     (re.compile(r"[*_]{2,}"), ""),
@@ -215,7 +222,7 @@ def normalise(text: str) -> str:
     text = _VULGAR.sub(lambda match: _mixed(match[1], unicodedata.numeric(match[2])), text)
     text = unicodedata.normalize("NFKC", text)
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)
-    text = re.sub("[\u00d7\u22c5\u00b7\u2217]", "*", text.replace("\u00f7", "/"))
+    text = re.sub("[\u00d7\u22c5\u00b7\u2217]", "*", re.sub("[\u00f7\u2044]", "/", text))
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     text = _FRACTION.sub(_fraction, text)

@@ -24,8 +24,8 @@ _VALUE = re.compile(
     r"[\s\"'(\[{\u2248~=+*-]{0,9}(?:(?:about|approximately|around|roughly|nearly|equal to) )?"
     r"(?:[-+<>\u2264\u2265\\\"']{0,3} ?[.\d]|\\|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
     rf"{MONTH}\b|"
-    r"between \d|(?:less|more|greater|fewer) than|at (?:least|most)|un(?:known|clear|determined)|"
-    r"(?:cannot|can't|not|none|impossible|n/a)\b)",
+    r"between \d|(?:no )?(?:less|more|greater|fewer) than|at (?:least|most)|"
+    r"un(?:known|clear|determined)|(?:cannot|can't|not|none|impossible|n/a)\b)",
     re.IGNORECASE,
 )
 _ANOTHER_ANSWER = re.compile(

@@ -27,8 +27,9 @@ _SEVERAL = re.compile(
     rf"{_NUMBER} ?/ ?0+(?![\d.])|(?=[^a-wyz\n]*x(?! ?\d))"
     r"-?[\dx(.][\dx().]*+(?: ?[-+*/^] ?[\dx(][\dx().]*+)*+\W*+$|"
     rf"([a-z]) ?= ?{_NUMBER}(?: or \2 ?|, (?:and )?[a-z] ?)= ?{_NUMBER}\W*$|"
-    r"(?:it |this |i |we )?(?:cannot|can't|could not|un(?:known|clear|determined|able)|"
-    r"(?:am|are) unable|impossible|not possible|n/a|none|insufficient|not enough)\b|"
+    r"(?:it |this |i |we )?(?:is |am |are )?(?:cannot|can't|could not|"
+    r"un(?:known|clear|determined|able)|impossible|not (?:possible|applicable|enough)|n/a|none|"
+    r"insufficient)\b|"
     rf"{_NUMBER}(?:, (?:and )?|; ?| (?:and|&) ){_NUMBER}(?=[\s.)\]]*$|[,;] ))",
     re.IGNORECASE,
 )
@@ -43,7 +44,7 @@ _COUNTED = re.compile(
     r"symptoms?|conditions?|met\b)",
     re.IGNORECASE,
 )
-_SUM = re.compile(r"[+*]| x \d|\d ?\^|(?<=\s)[-/](?=\s)|^ ?[-/] ?[\d(]|/ ?\(")
+_SUM = re.compile(r"[+*]|^ ?% of \W?\d| x \d|\d ?\^|(?<=\s)[-/](?=\s)|^ ?[-/] ?[\d(]|/ ?\(")
 _ARITHMETIC = re.compile("[-+*/^().\\d\\s\u221a\u03c0]{1,200}")
 # Neither of two candidates was chosen: either 4 or 5.
 _OR = re.compile(
@@ -72,6 +73,11 @@ _SAID = re.compile(
     r"totals|total of)\b",
     re.IGNORECASE,
 )
+# The score is 4 because the patient is 78 years old; but: since ..., so the score is 4.
+_REASON = re.compile(
+    r"\b(?:because|since|when|where|given|assuming|based on|as the)\b", re.IGNORECASE
+)
+_SO = re.compile(r"\b(?:so|thus|hence|therefore|giv(?:es|ing)|mak(?:es|ing))\b", re.IGNORECASE)
 # 50 mg of prednisone is equivalent to 7.5 mg: the second was asked for.
 _EQUIVALENT = re.compile(
     rf"\b(?:is|are|be) (?:approximately |about |roughly )?equivalent to {_ABOUT}(?=\.?\d)",
@@ -256,6 +262,11 @@ def _read_sentence(sentence: str, counts: bool) -> Reading | None:
     if not find_numbers(plain):
         plain = sentence
     numbers = scan_numbers(plain)
+    if said := _SAID.search(plain):
+        told = [number.end for number in numbers if number.start >= said.end()]
+        reason = _REASON.search(plain, told[0]) if told else None
+        if reason and not _SO.search(plain, reason.end()):
+            plain, numbers = plain[: reason.start()], scan_numbers(plain[: reason.start()])
     for number in numbers:
         if _OUT_OF.match(plain, number.end):
             return Reading(number.value)
@@ -263,6 +274,8 @@ def _read_sentence(sentence: str, counts: bool) -> Reading | None:
     last = numbers[-1].start
     end = max((mark for mark in marks if mark <= last), default=None)
     if end is None:
+        if len(numbers) > 1 and _OVER.fullmatch(plain, numbers[-2].end, last):
+            return _read_leading(plain[numbers[-2].start :], counts)
         return _with_sign(plain, numbers[-1])
     after = plain[end:]
     found = _read_leading(after.strip(), counts)

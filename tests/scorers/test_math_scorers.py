@@ -173,6 +173,14 @@ def score():
         ("5", "x=5"),
         ("50", "50\\%"),
         ("50\\%", "50"),
+        ("90^\\circ", "90\u00b0"),
+        ("2\\sqrt{3}", "2\u221a3"),
+        ("2\\sqrt{x+1}", "2\u221a(x+1)"),
+        ("x^{10}+1", "x\u00b9\u2070+1"),
+        ("[1,\\infty)", "[1, \u221e)"),
+        ("\\frac{5}{2}", "2\u00bd"),
+        ("10000", "10\\,000"),
+        ("\\text{June 20}", "June 20"),
         (
             "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}",
             "\\begin{bmatrix}1&2\\\\3&4\\end{bmatrix}",
@@ -200,11 +208,33 @@ def test_equal_answers_score_1_in_every_form(score, answer, written, way):
         ("50", "51\\%"),
         ("\\text{east}", "\\text{west}"),
         ("10", "3, 7"),
+        ("x2", "x\u00b2"),
         ("\\frac{1}{2}", "\\frac{1}{" * 300 + "2" + "}" * 300),
     ],
 )
 def test_other_answers_score_0(score, answer, written):
     assert not score(f"\\boxed{{{written}}}", answer).correct
+
+
+@pytest.mark.parametrize(
+    ("output", "answer", "is_right"),
+    [
+        ("**Answer:** $17.$", "17", True),
+        ("The answer is $5$ or $6$.", "5", False),
+        ("The answer is $5$ or $6$.", "5,6", True),
+        ("The answers: the answer is $1$, $2$, and $3$.", "1,2,3", True),
+        ("The answer is $5$ because $2 + 3 = 5$.", "5", True),
+        ("The answer is not $5$.", "5", False),
+        ("The answer isn't $5$.", "5", False),
+    ],
+)
+def test_all_formulas_that_are_offered_are_the_answer(score, output, answer, is_right):
+    assert score(output, answer).correct == is_right
+
+
+def test_an_answer_of_many_open_formulas_is_read_at_once(score):
+    """One that took quadratic time would take minutes."""
+    assert not score("The answer is " + "\\(" * 300_000, "5").correct
 
 
 def test_without_a_statement_the_last_number_counts(score):

@@ -180,6 +180,15 @@ def test_the_forms_of_the_docs_are_read_as_they_say(read, form, value):
         ("Answer: 140 - (105 + 28) mEq/L", 7),
         ("Answer: 7 - (5 for age, 2 for stroke)", 7),
         ("Answer: 7 mL/(min*m) = stage 5", 7),
+        ("Answer: The score is 7 because the patient is 78 years old (2) and has CHF (1).", 7),
+        ("Answer: The calcium is 7 mg/dL, given that the albumin is 2.85 g/dL.", 7),
+        ("Answer: Since the patient is 78 years old, the score is 7.", 7),
+        ("Answer: The weight is 63 kg when the height is 3 m, so the BMI is 7.", 7),
+        ("The answer isn't 7.", None),
+        ("The answer isn\u2019t 7.", None),
+        ("Answer: Not applicable, since 7 is given.", None),
+        ("Answer: 84 divided by 12 = 7 kg", 7),
+        ("Answer: 3.5 multiplied by 2", 7),
     ],
 )
 def test_the_statement_counts_and_not_what_is_around_it(read, output, value):
@@ -483,6 +492,9 @@ def test_numbers_with_words_and_signs_are_compared_by_value():
 def test_four_of_five_is_four_where_a_score_is_asked_for():
     assert by_medcalc("Answer: 4/5", "integer") == 4
     assert by_medcalc("Answer: 7/2", "integer") == 7
+    for said in ("GCS 12/15", "Answer: GCS 12/15 (E3V4M5)", "Answer: CURB-65 score of 12 / 15"):
+        assert by_medcalc(said, "integer") == 12
+        assert by_medcalc(said) == 0.8
     assert by_medcalc("Answer: 4/5") == 0.8
 
 
@@ -605,6 +617,10 @@ def test_a_day_from_which_another_is_counted_is_not_the_answer(before):
     [
         ("17+6 weeks", (17, 6)), ("17\\text{ weeks and }6\\text{ days}", (17, 6)),
         ("17w6d", (17, 6)), ("17 6/7 weeks", (17, 6)), ("17 weeks + 6 days", (17, 6)),
+        ("17 weeks, remainder 6 days", (17, 6)), ("17 weeks, plus 6 days", (17, 6)),
+        ("17 completed weeks and 6 days", (17, 6)), ("17 full weeks", (17, 0)),
+        ("17-weeks, 6-days", (17, 6)), ("17 + 6/7 weeks", (17, 6)),
+        ("less than 17 weeks 6 days", None), ("at least 17 weeks", None),
         ("17+6", (17, 6)), ("17⁺⁶ weeks", (17, 6)), ("$17^{+6}$ weeks", (17, 6)),
         ("17 weeks with a remainder of 6 days", (17, 6)),
         ("17 weeks (6 days)", (17, 6)), ("17 weeks (119 days)", (17, 0)),
