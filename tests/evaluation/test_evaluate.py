@@ -129,7 +129,10 @@ def test_what_is_not_asked_for_is_not_measured(scored, caplog, monkeypatch):
 
 
 def test_prompts_of_drift_are_read_as_by_the_harness(tokenizer):
-    """A template has its special tokens; a plain text gets them. The end of a prompt is kept."""
+    """A template has its special tokens; a plain text gets them. The end of a prompt is kept.
+
+    The sentences of BLiMP are continuations of a prompt without text.
+    """
     own = copy.deepcopy(tokenizer)
     begin = own.convert_tokens_to_ids("<|im_start|>")
     own.backend_tokenizer.post_processor = TemplateProcessing(
@@ -142,6 +145,10 @@ def test_prompts_of_drift_are_read_as_by_the_harness(tokenizer):
     assert found == [ids, [begin, *ids]]
     assert evaluate._drift_prompts(asked, Renderer(own, {}), 3) == [ids[-3:]] * 2
     assert evaluate._drift_prompts(asked, Renderer(own, {}), len(ids) + 1) == found
+    own = copy.deepcopy(tokenizer)
+    for of_harness in (own.bos_token_id, own.eos_token_id):
+        assert evaluate._drift_prompts([("", False)], Renderer(own, {}), None) == [[of_harness]]
+        own.bos_token = None
 
 
 @pytest.mark.parametrize(
