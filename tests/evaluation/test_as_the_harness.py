@@ -1,7 +1,7 @@
 """The suite against lm-evaluation-harness as its own users call it: prompts, answers, scores.
 
-The model begins every text with a token of its own, is given few tokens, and pads with the token that
-also ends a text and stands for unknown ones.
+The model begins every text with a token of its own, is given few tokens, and pads with the token
+that also ends a text and stands for unknown ones.
 """
 
 import lm_eval
