@@ -200,13 +200,17 @@ def _drift_prompts(
 ) -> list[list[int]]:
     """DRIFT_PROMPTS of the suite's prompts, spread evenly over its tasks, as token ids.
 
-    A prompt that is longer than `most` tokens loses its beginning, as in the harness.
+    As in the harness, a prompt that is longer than `most` tokens loses its beginning, and one
+    without text is the token that begins a text, or else the one that ends it.
     """
-    return [
+    tokenizer = renderer.tokenizer
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    found = (
         # A chat template has written the special tokens already.
-        renderer.tokenizer(text, add_special_tokens=not templated).input_ids[-(most or 0) :]
+        tokenizer(text, add_special_tokens=not templated).input_ids or [begin]
         for text, templated in spread_evenly(prompts, DRIFT_PROMPTS)
-    ]
+    )
+    return [ids[-(most or 0) :] for ids in found]
 
 
 def _measure_drift(

@@ -1,7 +1,7 @@
 """The suite against lm-evaluation-harness as its own users call it: prompts, answers, scores.
 
-The model begins every text with a token of its own, has few positions, and pads with the token that
-also ends a text and stands for unknown ones.
+The model begins every text with a token of its own, is given few tokens, and pads with the token
+that also ends a text and stands for unknown ones.
 """
 
 import lm_eval
@@ -18,6 +18,7 @@ from talr_cli.evaluation.general.answering import Answering
 from talr_cli.evaluation.general.suite import evaluate_general
 
 POSITIONS = 128
+MOST = 96  # tokens of a prompt and its answer, by suite.max_length
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -64,6 +65,13 @@ filter_list:
   - {name: whole, filter: [{function: take_first}]}
 metric_list:
   - {metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true}
+""",
+    "searching": """
+output_type: generate_until
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["zq", "e"], max_gen_toks: 12, do_sample: false, num_beams: 3}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
 """,
 }
 
@@ -124,7 +132,9 @@ def folder(tokenizer, tmp_path_factory):
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
 def test_prompts_answers_and_scores_are_those_of_the_harness(chat, folder, tokenizer):
     theirs = lm_eval.simple_evaluate(
-        model=HFLM(str(folder / "model"), device="cpu", dtype="float32", batch_size=1),
+        model=HFLM(
+            str(folder / "model"), device="cpu", dtype="float32", batch_size=1, max_length=MOST
+        ),
         tasks=list(TASKS),
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         apply_chat_template=chat,
@@ -139,7 +149,9 @@ def test_prompts_answers_and_scores_are_those_of_the_harness(chat, folder, token
         "+suite.metrics.choosing=acc_norm",
         "+suite.metrics.going_on=acc",
         "+suite.metrics.writing='exact_match,first'",
+        "+suite.metrics.searching=exact_match",
         f"suite.chat_template={str(chat).lower()}",
+        f"suite.max_length={MOST}",
         "suite.batch_size=4",
     ).suite
     model = LlamaForCausalLM.from_pretrained(folder / "model").eval()
@@ -156,7 +168,7 @@ def test_prompts_answers_and_scores_are_those_of_the_harness(chat, folder, token
             assert [one[0] for one in sample["arguments"]] == [one[0] for one in other["arguments"]]
             answers = zip(sample["resps"], other["resps"], strict=True)
             for (answer,), (other_answer,) in answers:
-                if name == "writing":
+                if name in ("writing", "searching"):
                     assert answer == other_answer
                 else:
                     assert answer == [pytest.approx(other_answer[0], abs=1e-3), other_answer[1]]

@@ -131,6 +131,9 @@ def test_every_metric_of_ifeval_has_an_error():
     assert instruction_level["stderr"] == pytest.approx(resampled, rel=0.06)
     assert instruction_level["items"] is None
     assert score["all"]["inst_level_strict_acc_stderr,none"] == instruction_level["stderr"]
+    has = "the task has inst_level_strict_acc,none; prompt_level_strict_acc,none$"
+    with pytest.raises(UserError, match=has):
+        _task_score(record, "acc")
 
 
 @pytest.mark.parametrize("value", [True, np.float64(1), np.bool_(True), 1])

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import shutil
 import zipfile
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -59,7 +61,11 @@ def test_shots_come_from_the_train_file_and_change_the_definition(folder):
     after = load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"]
     assert next(iter(before.fewshot_docs()))["question"] == "What is 0 + 0?"
     assert definition_hash(before, None) != definition_hash(after, None)
-    assert definition_hash(before, 2) != definition_hash(before, None)
+    (folder / "gsm8k_test.jsonl").write_text(jsonl([*ROWS[:2], ROWS[3]]))
+    other = load_tasks(paper(folder, "gsm8k")).loaded["gsm8k"]
+    assert definition_hash(other, 2) == definition_hash(after, 2)
+    assert definition_hash(other, None) != definition_hash(after, None)
+    assert definition_hash(other, 3) != definition_hash(other, None)
 
 
 def test_a_task_without_shots_needs_only_the_split_that_is_scored(tmp_path):
@@ -111,7 +117,7 @@ def test_the_content_of_data_files_counts_for_the_identity_of_scores(folder, tmp
     assert identity(moved) != before
 
 
-def test_files_that_help_a_task_are_part_of_its_definition(tmp_path):
+def test_files_that_help_a_task_are_part_of_its_definition(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text(
         "task: mine\ncustom_dataset: !function judge.items\ntest_split: test\n"
         "output_type: generate_until\ndoc_to_text: q\ndoc_to_target: ''\n"
@@ -129,6 +135,14 @@ def test_files_that_help_a_task_are_part_of_its_definition(tmp_path):
     ).suite
     before = definition_hash(load_tasks(suite).loaded["mine"], None)
     assert definition_hash(load_tasks(suite).loaded["mine"], None) == before
+    moved = replace(suite, task_dir=str(shutil.copytree(tmp_path, tmp_path.with_name("moved"))))
+    task = load_tasks(moved).loaded["mine"]
+    assert definition_hash(task, None) == before
+    with monkeypatch.context() as patched:
+        patched.setattr("talr_cli.evaluation.general.tasks.metadata.version", lambda name: "0.1")
+        assert definition_hash(task, None) != before
+    task.set_config(key="doc_to_text", value="{{q}}")
+    assert definition_hash(task, None) != before
     helper = tmp_path / "judge.py"
     helper.write_text(helper.read_text().replace("0.0", "1.0"))
     changed = definition_hash(load_tasks(suite).loaded["mine"], None)

@@ -413,6 +413,7 @@ def test_a_head_that_vllm_would_tie_is_refused(model, renderer, tmp_path, standi
     [
         ({"until": ["\n"], "max_gen_toks": 9}, True),
         ({"until": "\n", "max_new_tokens": 9, "do_sample": False, "temperature": 0.7}, True),
+        ({"until": "\n", "do_sample": False, "top_p": 0.9, "top_k": 50}, True),
         ({"until": [], "do_sample": True}, False),
         ({"until": [], "temperature": 0.7}, False),
         ({"until": [], "num_beams": 4}, False),
