@@ -14,6 +14,8 @@ _NVIDIA = (
     "--query-gpu=index,uuid,memory.total",
     "--format=csv,noheader,nounits",
 )
+# nvidia-smi lists cards by their place on the bus. This variable makes CUDA number them so, too.
+_ORDER, _AS_LISTED = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"
 _AMD = ("rocm-smi", "--showmeminfo", "vram", "--json")
 _OWN_MEMORY = 2**31  # bytes; of a card with less the rest is the machine's memory (APUs)
 
@@ -84,11 +86,32 @@ def _listed(visible: str | None, every: list[str]) -> list[str]:
     return list(takewhile(_NAME.fullmatch, (name.strip() for name in visible.split(","))))
 
 
+def only_gpus(names: list[str]) -> dict[str, str]:
+    """The environment variables of a process that may use these of `gpu_names` only."""
+    variables = {visible_variable(): ",".join(names)}
+    # With all of them a run takes CUDA's first, which is the fastest.
+    if names != gpu_names() and _nvidia() and not _numbered_by_cuda():
+        variables[_ORDER] = _AS_LISTED
+    return variables
+
+
 def gpu_memory() -> list[int]:
-    """Bytes of each usable GPU, as far as the driver says; that of a MIG part is unknown."""
+    """Bytes of each usable GPU, as far as the driver says; that of a MIG part is unknown.
+
+    So is that of a GPU named by CUDA's own number, where cards have different sizes.
+    """
+    every = _query()
+    numbered = _numbered_by_cuda() and len({memory for *_, memory in every}) > 1
     return [
         memory
         for name in gpu_names()
-        for index, uuid, memory in _query()
-        if memory is not None and (name == index or uuid.startswith(name))
+        for index, uuid, memory in every
+        if memory is not None and ((name == index and not numbered) or uuid.startswith(name))
     ]
+
+
+def _numbered_by_cuda() -> bool:
+    """Whether numbers are CUDA's own, by default the fastest card first, not nvidia-smi's."""
+    if not _nvidia() or os.environ.get(_ORDER) == _AS_LISTED:
+        return False
+    return os.environ.get("CUDA_VISIBLE_DEVICES") is not None

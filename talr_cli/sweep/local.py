@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from talr_cli.interruption import Stop
 from talr_cli.models.device_memory import WORKERS
-from talr_cli.sweep.gpus import gpu_names, visible_variable
+from talr_cli.sweep.gpus import gpu_names, only_gpus
 from talr_cli.sweep.jobs import EndedJob, Job
 
 POLL = 0.2  # seconds between checks of the processes
@@ -71,10 +71,7 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
     if gpus:
         # A run with distributed=ddp takes all of the worker's share.
         share = gpus[number::workers] or [gpus[number % len(gpus)]]
-        return {
-            visible_variable(): ",".join(share),
-            WORKERS: str(runs_per_gpu(workers, device)),
-        }
+        return {**only_gpus(share), WORKERS: str(runs_per_gpu(workers, device))}
     if workers == 1:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, cpu_cores() // workers)), WORKERS: str(workers)}

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from talr_cli.models.device_memory import WORKERS
 from talr_cli.models.gpu_driver import VISIBLE
 from talr_cli.sweep import gpus, local
 from talr_cli.sweep.gpus import gpu_memory, gpu_names
@@ -40,13 +41,13 @@ def driver(tmp_path, monkeypatch):
     ("visible", "names", "memory"),
     [
         (None, ["0", "1"], [24, 80]),
-        ("1", ["1"], [80]),
+        ("1", ["1"], []),  # by CUDA's own numbers, the fastest first: it may be either
         ("GPU-bb22,GPU-aa11", ["GPU-bb22", "GPU-aa11"], [80, 24]),
         ("GPU-b", ["GPU-b"], [80]),  # CUDA takes the beginning of a UUID
         ("MIG-cc33", ["MIG-cc33"], []),  # a part of a GPU: not listed
         ("", [], []),
         ("-1", [], []),
-        ("0,-1,1", ["0"], [24]),  # CUDA's guide: what follows an index that is none is invisible
+        ("0,-1,1", ["0"], []),  # CUDA's guide: what follows an index that is none is invisible
         ("NoDevFiles", [], []),  # SLURM's word for no GPU
     ],
 )
@@ -56,6 +57,34 @@ def test_gpus_are_those_that_cuda_would_show(driver, monkeypatch, visible, names
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpu_names() == names
     assert gpu_memory() == [size * GIB for size in memory]
+
+
+@pytest.mark.parametrize(
+    ("cards", "variables", "given", "memory"),
+    [
+        # nvidia-smi's numbers, by the place on the bus, are CUDA's only if CUDA is told so.
+        (TWO, {}, {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [24, 80]),
+        (TWO, {"CUDA_VISIBLE_DEVICES": "1,0"}, {"CUDA_VISIBLE_DEVICES": "0"}, []),
+        (
+            TWO,
+            {"CUDA_VISIBLE_DEVICES": "1,0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+            {"CUDA_VISIBLE_DEVICES": "0"},
+            [80, 24],
+        ),
+        (TWO.replace("24576", "81920"), {"CUDA_VISIBLE_DEVICES": "1,0"}, None, [80, 80]),
+    ],
+)
+def test_cards_of_two_kinds_are_not_mixed_up(driver, monkeypatch, cards, variables, given, memory):
+    driver(cards)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    assert gpu_memory() == [size * GIB for size in memory]
+    found = local._environment(1, 2, "auto")
+    del found[WORKERS]
+    assert given is None or {**variables, **found} == {**variables, **given}
+    # A single run gets all of them, and takes the one that CUDA has first.
+    assert "CUDA_DEVICE_ORDER" not in local._environment(0, 1, "auto")
 
 
 @pytest.mark.parametrize(
