@@ -18,6 +18,8 @@ GRACE = 3.0  # seconds between terminating and killing a process
 class Local:
     """A Launcher that runs `workers` jobs at a time."""
 
+    queued = False
+
     def __init__(self, workers: int, device: str) -> None:
         self._free = [_environment(number, workers, device) for number in range(workers)]
 
