@@ -120,20 +120,24 @@ def _is_settled(run: RunDirectory) -> bool:
 
 
 def _activity(run: RunDirectory) -> str:
-    """What a running run does: until its first step after an interruption, it loads."""
+    """What a running run does: until its first step after an interruption, it loads.
+
+    Until it is noted that it trains, it may also be the interrupted process, which ends.
+    """
     status, found = run.read_status(), run.last_checkpoint()
     if status.state in ("pending", "trained", "evaluated"):
         return _progress(run)
     rows = run.read_metrics() if run.metrics.exists() else []
+    loads = "loading" if status.state == "training" else "loading or ending"
     if found is None:
-        return f"step {rows[-1]['step']}" if rows and status.state == "training" else "loading"
+        return f"step {rows[-1]['step']}" if rows and status.state == "training" else loads
     step, checkpoint = found
     with suppress(OSError, ValueError, TypeError, KeyError):
         began = datetime.fromisoformat(status.times["training"]).timestamp()
         is_new = (checkpoint / MANIFEST).stat().st_mtime >= began
         if status.state == "training" and (is_new or (rows and rows[-1]["step"] > step)):
             return _progress(run)
-    return f"loading, resumes at step {step}"
+    return f"{loads}, resumes at step {step}"
 
 
 def _progress(run: RunDirectory) -> str:
