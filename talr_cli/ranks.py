@@ -19,19 +19,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from talr_cli.errors import UserError
+from talr_cli.errors import UserError, reason_of
 from talr_cli.fields import value
 from talr_cli.interruption import killed_by
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DEVICE = "auto: a CUDA GPU, or mps on an Apple machine, where there is one; else the CPU"
-# How long ranks wait for each other, as one may download a large model. If a rank dies, the others
-# end at once anyway.
+# How long ranks wait for each other within a step, as one may still load a large model. If a rank
+# dies, the others end at once anyway.
 TIMEOUT = timedelta(hours=3)
+# How long they wait where one of them has work of its own, such as scoring.
+PATIENCE = timedelta(days=365)
+CONNECTING = timedelta(minutes=5)
 EXIT_DELAY = 10
 SHUTDOWN_TIMEOUT = 120  # to finish a step and write a checkpoint
 
 log = logging.getLogger(__name__)
+
+# The group in which ranks wait and exchange objects: over TCP (gloo), also where gradients go over
+# NCCL, by which a wait keeps the GPU busy. None: that of the gradients.
+_waiting: Any = None
 
 
 @dataclass
@@ -76,6 +83,7 @@ def missing_ranks(distributed: DistributedConfig, device: str) -> int:
     wanted = distributed.processes
     if world_size() > 1 or wanted == 1:
         return 0
+    _check_device(device)
     import torch
 
     gpus = 0 if device == "cpu" else torch.cuda.device_count()
@@ -163,14 +171,53 @@ def per_rank(batch: int, micro_batch: int | None, ranks: int) -> tuple[int, int]
 
 
 def connect(device: str) -> None:
-    """Connect to the other ranks and select this rank's GPU; a single process does nothing."""
-    if world_size() > 1:
-        from accelerate import PartialState
+    """Connect to the other ranks and select this rank's GPU; a single process does nothing.
 
-        PartialState(cpu=device == "cpu", timeout=TIMEOUT)
-        if not is_main():
-            for name in ("talr_cli", "lm_eval"):
-                logging.getLogger(name).setLevel(logging.ERROR)
+    Raises:
+        UserError: The ranks cannot use this device together, or do not reach each other.
+    """
+    if world_size() == 1:
+        return
+    _check_device(device)
+    import torch
+    from accelerate import PartialState
+
+    try:
+        # Left to itself, accelerate connects nothing where `auto` turns out to be a CPU.
+        PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=TIMEOUT)
+    except NotImplementedError as error:  # of cards that need a newer driver or other settings
+        raise UserError(f"distributed: {reason_of(error)}") from error
+    _connect_waiting()
+    if not is_main():
+        for name in ("talr_cli", "lm_eval"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _connect_waiting() -> None:
+    """Make the group in which ranks wait."""
+    import torch
+    from torch.distributed.distributed_c10d import _set_pg_timeout
+
+    global _waiting
+    try:
+        _waiting = torch.distributed.new_group(backend="gloo", timeout=CONNECTING)
+    except RuntimeError as error:
+        raise UserError(
+            f"the processes do not reach each other over TCP ({reason_of(error)}): "
+            "GLOO_SOCKET_IFNAME=NAME chooses the network of their machines (`ip addr` lists them)"
+        ) from error
+    _set_pg_timeout(PATIENCE, _waiting)
+
+
+def _check_device(device: str) -> None:
+    """Refuse several ranks on an Apple GPU."""
+    import torch
+
+    is_mps = device == "mps" or (
+        device == "auto" and not torch.cuda.is_available() and torch.backends.mps.is_available()
+    )
+    if is_mps:
+        raise UserError("an Apple GPU (mps) takes one process: leave out distributed.processes")
 
 
 @contextmanager
@@ -204,13 +251,20 @@ def has_lost_another(error: BaseException) -> bool:
 @contextmanager
 def one_per_node_first() -> Iterator[None]:
     """Let one rank of each machine do something first; the others then find it done."""
-    if world_size() == 1:
-        yield
-        return
-    from accelerate import PartialState
+    is_first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if not is_first:
+        wait_for_all()
+    yield
+    if is_first:
+        wait_for_all()
 
-    with PartialState().local_main_process_first():
-        yield
+
+def wait_for_all() -> None:
+    """Wait until all ranks are here, however long that takes. All ranks must call."""
+    if world_size() > 1:
+        import torch
+
+        torch.distributed.barrier(_waiting)
 
 
 def require_agreement(value: Any, what: str) -> None:
@@ -220,12 +274,14 @@ def require_agreement(value: Any, what: str) -> None:
 
 
 def broadcast(value: Any = None) -> Any:
-    """Rank 0's `value`, on every rank. All ranks must call."""
+    """Rank 0's `value`, on every rank, however long it takes. All ranks must call."""
     if world_size() == 1:
         return value
-    from accelerate.utils import broadcast_object_list
+    import torch
 
-    return broadcast_object_list([value])[0]
+    sent = [value]
+    torch.distributed.broadcast_object_list(sent, src=0, group=_waiting)
+    return sent[0]
 
 
 def orders() -> Iterator[Any]:
@@ -237,28 +293,25 @@ def gather(values: list[Any]) -> list[Any]:
     """The values of all ranks, in the order of ranks. All ranks must call."""
     if world_size() == 1:
         return values
-    from accelerate.utils import gather_object
+    import torch
 
-    return gather_object(values)
+    found: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(found, values, group=_waiting)
+    return [one for some in found for one in some]
 
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is true on any rank. All ranks must call."""
-    if world_size() == 1:
-        return flag
-    import torch
-    from accelerate import PartialState
-
-    count = torch.tensor(int(flag), device=PartialState().device)
-    torch.distributed.all_reduce(count)
-    return bool(count)
+    return any(gather([flag]))
 
 
 def disconnect() -> None:
     """Disconnect, which also ends the `orders` of the other ranks. All ranks must call."""
+    global _waiting
     if world_size() > 1:
         import torch
 
         if is_main():
             broadcast(None)
         torch.distributed.destroy_process_group()
+        _waiting = None

@@ -131,9 +131,15 @@ def sampler(seed: int, temperature: float = 1.0) -> Choose:
     generator = torch.Generator().manual_seed(seed)
 
     def choose(logits: torch.Tensor) -> torch.Tensor:
-        probabilities = (logits / temperature).softmax(-1).cpu()
-        tokens = torch.multinomial(probabilities, 1, generator=generator)
-        return tokens[:, 0].to(logits.device)
+        # One number is drawn for each row, on the CPU: torch.multinomial would draw one for each
+        # token of the vocabulary, which there takes longer than a GPU's forward pass. In float64,
+        # as the rarest of 150k tokens vanish in a sum of float32; an Apple GPU has none.
+        probabilities = (logits / temperature).softmax(-1)
+        on_cpu = probabilities.device.type == "mps"
+        up_to = (probabilities.cpu() if on_cpu else probabilities).double().cumsum(-1)
+        drawn = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)
+        tokens = torch.searchsorted(up_to, drawn.to(up_to.device) * up_to[:, -1:], right=True)
+        return tokens[:, 0].clamp(max=logits.shape[-1] - 1).to(logits.device)
 
     return choose
 

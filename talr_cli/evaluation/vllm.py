@@ -32,7 +32,7 @@ from talr_cli.evaluation.config import SuiteConfig
 from talr_cli.evaluation.data_parallel import free_other_ranks
 from talr_cli.evaluation.decoding import Request
 from talr_cli.evaluation.memory import moved_to_cpu
-from talr_cli.models.device_memory import WORKERS
+from talr_cli.models.device_memory import own_share
 from talr_cli.models.saving import end_tokens
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
 
@@ -260,7 +260,7 @@ class Vllm:
 def _share_of_gpu() -> float:
     """The share of a GPU's memory for vLLM, also where several runs of a sweep share the GPU."""
     free, total = torch.cuda.mem_get_info()
-    return min(MOST_OF_A_GPU / int(os.environ.get(WORKERS, "1")), (free - LEFT_FREE) / total)
+    return min(MOST_OF_A_GPU * own_share(total), free - LEFT_FREE) / total
 
 
 def _read_answers(file: Path, ends: Collection[int]) -> list[tuple[list[int], bool]]:

@@ -24,6 +24,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
 _BYTES = re.compile(r"[Tt]ried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 WORKERS = "TALR_WORKERS"  # environment variable: how many runs share the memory of this device
+TAKEN = "TALR_TAKEN"  # environment variable: the bytes of it that others held before these runs
 
 
 def free_memory(device: str) -> float:
@@ -38,8 +39,13 @@ def free_memory(device: str) -> float:
     else:
         free, total = _free_and_total()
         ranks, held = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 0
-    share = total / int(os.environ.get(WORKERS, "1")) - held
-    return USABLE[device] * max(0, min(free, share)) / ranks
+    return USABLE[device] * max(0, min(free, own_share(total) - held)) / ranks
+
+
+def own_share(total: float) -> float:
+    """The part of a device's `total` bytes for this run, where several of a sweep share it."""
+    taken, runs = (int(os.environ.get(name, least)) for name, least in ((TAKEN, 0), (WORKERS, 1)))
+    return (total - taken) / runs
 
 
 def release_memory() -> None:

@@ -40,7 +40,7 @@ def run_jobs(
     Args:
         workers: How many jobs the launcher runs at a time, to estimate the remaining time.
     """
-    reporter = Reporter(jobs, workers)
+    reporter = Reporter(jobs, workers, launcher.queued)
     outcomes: dict[Path, Outcome] = {}
     paths = {job.directory.path for job in jobs}
 

@@ -38,6 +38,8 @@ _SIGNALS_OF_SUBMITIT = {signal.SIGUSR1, signal.SIGUSR2}
 class HydraLauncher:
     """A Launcher that uses one of Hydra's."""
 
+    queued = True
+
     def __init__(
         self, name: str, overrides: Sequence[str], folder: Path, config_dir: Path | None
     ) -> None:

@@ -71,6 +71,7 @@ class Job:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             with explain_write_errors(self.log), open(self.log, "ab", opener=open_to_append) as log:
+                os.utime(log.fileno())  # a sweep that waits sees that it has started
                 return subprocess.Popen(
                     [sys.executable, "-m", "talr_cli.cli", self.command, *self.overrides],
                     stdin=subprocess.DEVNULL,
@@ -105,7 +106,9 @@ class Outcome:
 
 
 class Launcher(Protocol):
-    """Where jobs are run."""
+    """Where jobs are run; `queued`: they may wait in a queue before they start."""
+
+    queued: bool
 
     def submit(self, jobs: Iterable[Job], stop: Stop) -> Generator[EndedJob, None, None]:
         """Start the jobs in this order when there is room; yields each when it has ended.

@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 
 from talr_cli.interruption import Stop
-from talr_cli.models.device_memory import WORKERS
-from talr_cli.sweep.gpus import gpu_names, visible_variable
+from talr_cli.models.device_memory import TAKEN, WORKERS
+from talr_cli.sweep.gpus import gpu_memory, gpu_names, only_gpus
 from talr_cli.sweep.jobs import EndedJob, Job
 
 POLL = 0.2  # seconds between checks of the processes
@@ -17,6 +17,8 @@ GRACE = 3.0  # seconds between terminating and killing a process
 
 class Local:
     """A Launcher that runs `workers` jobs at a time."""
+
+    queued = False
 
     def __init__(self, workers: int, device: str) -> None:
         self._free = [_environment(number, workers, device) for number in range(workers)]
@@ -71,10 +73,12 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
     if gpus:
         # A run with distributed=ddp takes all of the worker's share.
         share = gpus[number::workers] or [gpus[number % len(gpus)]]
-        return {
-            visible_variable(): ",".join(share),
-            WORKERS: str(runs_per_gpu(workers, device)),
-        }
+        together = runs_per_gpu(workers, device)
+        variables = {**only_gpus(share), WORKERS: str(together)}
+        if together > 1:
+            # Else the first run would take its part of the card out of the parts of the others.
+            variables[TAKEN] = str(max((taken for _, taken in gpu_memory(share)), default=0))
+        return variables
     if workers == 1:
         return {}
     return {"OMP_NUM_THREADS": str(max(1, cpu_cores() // workers)), WORKERS: str(workers)}

@@ -22,7 +22,7 @@ from talr_cli.config.commands import SweepConfig, conf_dir
 from talr_cli.config.help import choices_of
 from talr_cli.errors import UserError
 from talr_cli.evaluation.config import SuiteConfig
-from talr_cli.models.device_memory import machine_memory
+from talr_cli.models.device_memory import gib, machine_memory
 from talr_cli.models.gpu_driver import has_driver, hidden_by, unusable_gpu
 from talr_cli.models.sources import ModelSource, cache_dir
 from talr_cli.run.config import TrainConfig
@@ -36,6 +36,7 @@ from talr_cli.sweep.worker_process import worker_process
 from talr_cli.tracking.wandb import is_logged_in
 
 TIMEOUT = 5.0  # seconds for an answer of the hub
+HELD = 2**30  # bytes of a GPU; a desktop takes less
 LOW_DISK = 10 * 2**30  # bytes; a model with 3 billion weights takes 6 GB
 # One run for each model and dataset of an experiment needs what all of its runs need.
 _ONE_RUN = ("method=sft", "lr=1e-5", "seed=0")
@@ -100,6 +101,12 @@ def find_obstacles(
         downloads, possible = {}, {}
     certain, notes = [*downloads, *_unknown_tasks(grid)], list(possible)
     if launcher == "local":
+        if any(one.config.device != "cpu" for one in grid):
+            notes += [
+                f"other processes hold {gib(taken)} of a GPU's {gib(memory)}"
+                for memory, taken in gpu_memory()
+                if taken > HELD
+            ]
         certain += dict.fromkeys(reason for one in grid for reason in _missing_gpus(one.config))
         if any(one.config.device == "auto" for one in grid) and (why := unusable_gpu()) is not None:
             said = f"there is a GPU, but {why}; device=cpu does without"
@@ -231,7 +238,7 @@ def _check_gpu() -> Check:
         return _check_apple_gpu()
     if (hidden := hidden_by()) is not None:
         return Check("GPU", "note", f"{hidden} hides it: runs use the CPU")
-    memory = ", ".join(format_size(one) for one in gpu_memory()) or "memory unknown"
+    memory = ", ".join(format_size(one) for one, _ in gpu_memory()) or "memory unknown"
     import torch  # takes seconds, so only if there is a GPU
 
     why = unusable_gpu()

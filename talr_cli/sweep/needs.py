@@ -249,7 +249,8 @@ def describe_memory(
         config, shape = _training_config(job), shapes[job.directory.path]
         if config is not None and shape is not None:
             available = _available_memory(config, cluster)[0]
-            available = None if available is None else available / runs_per_gpu
+            if available is not None:
+                available = max(0, available - _taken(config, cluster)) / runs_per_gpu
             plan = _plan_longest_rows(config, shape, cluster, available or 0.0)
             found.append((config, shape, plan, available))
     if not found:
@@ -286,7 +287,14 @@ def _available_memory(config: TrainConfig, cluster: Cluster | None) -> tuple[flo
         return cluster.memory, f"is what {'each GPU' if cluster.gpus else 'a machine'} there has"
     if config.device == "cpu" or not gpu_names():
         return machine_memory(), "is what this machine has"
-    return min(gpu_memory(), default=None), "is what each GPU has"
+    return min((memory for memory, _ in gpu_memory()), default=None), "is what each GPU has"
+
+
+def _taken(config: TrainConfig, cluster: Cluster | None) -> int:
+    """Bytes of a GPU of this machine that processes hold now."""
+    if cluster is not None or config.device == "cpu":
+        return 0
+    return max((taken for _, taken in gpu_memory()), default=0)
 
 
 def _arithmetic(config: TrainConfig, cluster: Cluster | None) -> Arithmetic:

@@ -5,13 +5,16 @@ runs without a queue.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from talr_cli.errors import UserError
 from talr_cli.runs.listing import find_runs
+from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.next_command import study_command
 from talr_cli.runs.run_directory import RunDirectory, study_path
 from talr_cli.sweep import slurm
@@ -88,9 +91,9 @@ def _run_state(
     if job is not None and not job.has_ended:
         if job.is_waiting:
             return RunState(run.path, "waiting", number, _WAITS.get(job.reason, job.reason))
-        return RunState(run.path, "running", number, f"on {job.nodes}, {_progress(run)}")
+        return RunState(run.path, "running", number, f"on {job.nodes}, {_activity(run)}")
     if owner is not None:
-        return RunState(run.path, "running", None, f"{owner}, {_progress(run)}")
+        return RunState(run.path, "running", None, f"{owner}, {_activity(run)}")
     if _is_settled(run):
         state: State = "done"
         if status.state in ("failed", "diverged"):
@@ -114,6 +117,27 @@ def _is_settled(run: RunDirectory) -> bool:
         except UserError:
             return False
     return status in ("evaluated", "failed", "diverged")
+
+
+def _activity(run: RunDirectory) -> str:
+    """What a running run does: until its first step after an interruption, it loads.
+
+    Until it is noted that it trains, it may also be the interrupted process, which ends.
+    """
+    status, found = run.read_status(), run.last_checkpoint()
+    if status.state in ("pending", "trained", "evaluated"):
+        return _progress(run)
+    rows = run.read_metrics() if run.metrics.exists() else []
+    loads = "loading" if status.state == "training" else "loading or ending"
+    if found is None:
+        return f"step {rows[-1]['step']}" if rows and status.state == "training" else loads
+    step, checkpoint = found
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        began = datetime.fromisoformat(status.times["training"]).timestamp()
+        is_new = (checkpoint / MANIFEST).stat().st_mtime >= began
+        if status.state == "training" and (is_new or (rows and rows[-1]["step"] > step)):
+            return _progress(run)
+    return f"{loads}, resumes at step {step}"
 
 
 def _progress(run: RunDirectory) -> str:

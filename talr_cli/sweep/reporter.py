@@ -21,11 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Reports the jobs of a sweep, `workers` of which run at a time."""
+    """Reports the jobs of a sweep, `workers` of which run at a time.
 
-    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
+    Args:
+        queued: Whether jobs wait in a cluster's queue before they start.
+    """
+
+    def __init__(self, jobs: Sequence[Job], workers: int, queued: bool = False) -> None:
         self._jobs = jobs
         self._workers = workers
+        self._queued = queued
         self._running: dict[Path, tuple[Job, float]] = {}
         self._ended: set[Path] = set()
         self._reported: set[Path] = set()
@@ -51,7 +56,8 @@ class Reporter:
         self._update_estimate(outcomes)
         number = len(self._ended) + len(self._running) + 1
         self._running[job.directory.path] = (job, time.time())
-        log.info("%d/%d starts: %s", number, len(self._jobs), job.log)
+        word = "goes to the queue" if self._queued else "starts"
+        log.info("%d/%d %s: %s", number, len(self._jobs), word, job.log)
 
     def job_left(self, job: Job) -> None:
         """Note that the job does not run here, as another process makes the same run."""
@@ -78,7 +84,7 @@ class Reporter:
         if self._estimate is not None:
             left = self._estimate - (time.monotonic() - self._estimated_at)
             parts += [f"{clock(left)} left"] if left > 0 else []
-        running = list(self._running.values())
+        running = sorted(self._running.values(), key=lambda one: self._is_pending(*one))
         for job, since in running[:1]:
             parts.append(f"{_short_name(job)} {self._activity(job, since)}")
         if len(running) > 1:
@@ -97,7 +103,18 @@ class Reporter:
                 label = f" {found['label']}" if found["label"] else ""
                 return f"{found['what']}{of}{left}{label}"
         word = "ending" if job.directory.path in self._reported else "starting"
+        word = "pending" if self._is_pending(job, since) else word
         return f"{word} {clock(time.time() - since)}"
+
+    def _is_pending(self, job: Job, since: float) -> bool:
+        """Whether the job waits in the queue: its process touches its log when it starts."""
+        try:
+            # The clock of a file system may be a little behind.
+            return self._queued and job.log.stat().st_mtime < since - 1
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
 
 
 def _kind(job: Job) -> Kind:

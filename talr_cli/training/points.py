@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from talr_cli import ranks
 from talr_cli.training.trainer import MethodTrainer
 
 # Takes a copy of the model (with its adapters) and the `training` results so far. Returns a
@@ -73,6 +74,7 @@ class KeepWeights(TrainerCallback):
                         then = keep(copy, training)
                         del copy
                         then()
+                    ranks.wait_for_all()  # in the next step their GPUs would be busy waiting
 
 
 def gather_model(trainer: MethodTrainer, load_plain: Callable[[], Any]) -> Any | None:

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
+from talr_cli import ranks
 from talr_cli.methods.base import Objective, Regulariser, Step, TargetTokens
 from talr_cli.methods.schedules import Schedule
 from talr_cli.models.adapter import read_weights
@@ -320,7 +321,7 @@ class MethodTrainer(SFTTrainer):
             }
             if self.mean is not None:
                 self.mean.save(folder, self.args.should_save)
-            self.accelerator.wait_for_everyone()
+            ranks.wait_for_all()
             if self.args.should_save:
                 write_json(folder / STATE, state)
                 seal(folder)

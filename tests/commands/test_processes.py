@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from command_line import LONG_ROWS, SMALL, TIMEOUT, rows, sealed, talr, train, weights
+import torch
+from command_line import LONG_ROWS, SMALL, TIMEOUT, in_two_ranks, rows, sealed, talr, train, weights
 from conftest import config
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -95,13 +96,68 @@ def test_ranks_started_by_torchrun_are_one_run_that_is_scored_once(tmp_path):
     assert again.stderr.count("found this run done") == 2  # what is averaged, and the average
 
 
+def wait_with_a_group_for_gpus(folder):
+    """What ranks say to each other, where the group of the gradients takes CUDA's tensors alone."""
+    torch.distributed.init_process_group("cuda:gloo")
+    ranks.connect("auto")
+    (device,) = torch.distributed.group.WORLD._device_types
+    assert device.type == "cuda"
+    waits = ranks._waiting._get_backend(torch.device("cpu")).options._timeout
+    own = ranks.rank()
+    with ranks.one_per_node_first():
+        firsts = sorted(path.name for path in folder.iterdir())
+        (folder / str(own)).touch()
+    ranks.wait_for_all()
+    said = ranks.broadcast(own), ranks.gather([own, -own]), firsts
+    stops = [ranks.any_of(flag) for flag in (own == 1, False)]
+    if own:
+        assert list(ranks.orders()) == []
+    ranks.disconnect()
+    (folder / f"{own}.json").write_text(json.dumps([*said, stops, waits.days]))
+
+
+def test_ranks_wait_without_their_gpus_and_without_end(tmp_path):
+    in_two_ranks(wait_with_a_group_for_gpus, tmp_path)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    same = (0, [0, 0, 1, -1]), ([True, False], 365)
+    assert found == [[*same[0], firsts, *same[1]] for firsts in ([], ["0"])]
+
+
+def test_a_network_by_which_ranks_do_not_meet_is_named(monkeypatch):
+    def fail(**settings):
+        raise RuntimeError("Gloo connectFullMesh failed\n with timeout")
+
+    monkeypatch.setattr("torch.distributed.new_group", fail)
+    with pytest.raises(UserError, match=r"failed with timeout.*GLOO_SOCKET_IFNAME"):
+        ranks._connect_waiting()
+
+
+def test_a_driver_with_which_cards_cannot_talk_is_one_line(monkeypatch):
+    def refuse(**settings):  # as accelerate does for RTX 4090s
+        raise NotImplementedError('Please set `NCCL_P2P_DISABLE="1"`')
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", refuse)
+    with pytest.raises(UserError, match="Please set `NCCL_P2P_DISABLE"):
+        ranks.connect("cuda")
+
+
+@pytest.mark.parametrize("device", ["auto", "mps"])
+def test_an_apple_gpu_takes_one_process(device, monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    typed = config("train", "distributed.processes=2").distributed
+    with pytest.raises(UserError, match="one process"):
+        ranks.missing_ranks(typed, device)
+    assert ranks.missing_ranks(typed, "cpu") == 2
+
+
 @pytest.mark.parametrize(
     "answer_by", ["likelihood", pytest.param("generation", marks=pytest.mark.slow)]
 )
 def test_a_checkpoint_is_scored_by_all_ranks_as_by_one(answer_by, tmp_path):
     """3 ranks for 4 rows of each: one has two, and of the second batch some have none."""
     scored = (
-        *("model=tiny", "device=cpu", "limit=4", f"domain.answer_by={answer_by}"),
+        *("model=tiny", "device=auto", "limit=4", f"domain.answer_by={answer_by}"),
         *("dataset=esci-mini", "dataset.target=label", "domain.batch_size=2"),
     )
     one, other = (

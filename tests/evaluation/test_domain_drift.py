@@ -357,3 +357,7 @@ def test_tokens_are_drawn_by_their_probabilities():
     assert not torch.equal(tokens, sampler(1)(logits.expand(20_000, 4)))
     colder = sampler(0, temperature=0.5)(logits.expand(20_000, 4)).bincount(minlength=4) / 20_000
     torch.testing.assert_close(colder, (2 * logits).softmax(-1), atol=0.015, rtol=0)
+    # One number decides each row, whatever else there is that cannot be drawn.
+    never = torch.tensor([-torch.inf])
+    padded = torch.cat([never, logits[:2], never, logits[2:], never]).expand(20_000, 7)
+    assert torch.equal(torch.tensor([1, 2, 4, 5])[tokens], sampler(0)(padded))

@@ -1,5 +1,6 @@
 """What becomes of jobs that end otherwise than by making their run."""
 
+import os
 import signal
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from talr_cli.sweep.reporter import Reporter
 class Ends:
     """Each process ends with this exit code and these last words, and without its run."""
 
+    queued = False
+
     def __init__(self, code, words=None):
         self.code, self.words = code, words
 
@@ -31,6 +34,8 @@ class Ends:
 
 class Elsewhere:
     """Another process owns the run when the job starts, and has finished it when it ends."""
+
+    queued = False
 
     def submit(self, jobs, stop):
         for job in jobs:
@@ -87,6 +92,25 @@ def test_a_job_that_leaves_one_of_its_runs_undone_has_failed(job, monkeypatch):
     both = replace(job, points=((job.config, early),))
     (outcome,) = run_jobs([both], Ends(0), False, "final", Stop()).values()
     assert outcome.result == "failed"
+
+
+def test_a_job_in_a_queue_is_pending_until_its_process_starts(job, caplog, monkeypatch):
+    """Also if it has a log of an earlier start; of several, the line is about one that runs."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr("sys.executable", "true")
+    other = replace(job, directory=RunDirectory(job.directory.path.with_name("talr-lr1")))
+    job.directory.path.mkdir()
+    job.log.write_text("step 3\n")
+    os.utime(job.log, (0, 0))
+    reporter, local = (Reporter([other, job], 1, queued=queued) for queued in (True, False))
+    for one in (other, job):
+        reporter.job_started(one, {})
+        local.job_started(one, {})
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["goes", "starts:"] * 2
+    assert ", talr pending 0:0" in reporter.line()
+    assert ", talr starting 0:0" in local.line()
+    job.start({}).wait()
+    assert ", sft starting 0:0" in reporter.line()
 
 
 def test_a_job_that_another_process_makes_does_not_run_here(job, monkeypatch):

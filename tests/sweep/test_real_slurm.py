@@ -96,7 +96,8 @@ def metrics(path):
 
 
 def trains(one):
-    return one.state == "running" and "step " in one.detail and not one.detail.endswith("step 1")
+    at = one.detail.rpartition(", ")[2]
+    return one.state == "running" and at.startswith("step ") and at != "step 1"
 
 
 def wait_for_more(path):

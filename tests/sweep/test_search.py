@@ -58,6 +58,8 @@ def write_scores(config, directory, base=None):
 class Scores:
     """A launcher: no model is made, its scores are. `dies_at`: the jobs at which it is killed."""
 
+    queued = False
+
     def __init__(self, folder, dies_at=()):
         self.made, self.dies_at, self.jobs = folder / "made.txt", set(dies_at), 0
 

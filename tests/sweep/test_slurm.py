@@ -19,6 +19,7 @@ from talr_cli.commands import logs, status, stop, sweep
 from talr_cli.config.commands import SlurmConfig
 from talr_cli.errors import UserError
 from talr_cli.runs.lease import hold
+from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.run_directory import LOCK, RunDirectory
 from talr_cli.sweep import gpus, slurm
 from talr_cli.sweep.detached import TEMPLATE, batch_script, queued_jobs
@@ -365,6 +366,22 @@ def test_status_is_told_by_files_and_queue(cluster, capsys):
     now = states()
     assert now["base"] == ("done", "")
     assert now["sft"] == ("running", "on , step 12")
+    # Killed and started again: what it has done beyond its checkpoint is lost.
+    saved = runs["sft"].checkpoints / "checkpoint-10" / MANIFEST
+    saved.parent.mkdir(parents=True)
+    saved.touch()
+    os.utime(saved, (0, 0))
+    for state, kept in (("interrupted", 99), ("failed", 99), ("training", 10)):
+        runs["sft"].write_status(state)
+        runs["sft"].drop_metrics_after(kept)
+        loads = "loading" if state == "training" else "loading or ending"
+        assert states()["sft"] == ("running", f"on , {loads}, resumes at step 10")
+    runs["sft"].append_metrics(11, {"loss": 1.0})
+    assert states()["sft"] == ("running", "on , step 11")
+    runs["sft"].append_metrics(12, {"loss": 1.0})
+    saved.parent.rename(saved.parent.with_name("checkpoint-12"))
+    os.utime(saved.parent.with_name("checkpoint-12") / MANIFEST)
+    assert states()["sft"] == ("running", "on , step 12")
     set_states(cluster, "COMPLETED", "TIMEOUT", "CANCELLED")
     assert states()["sft"] == ("stopped", "its job ended: TIMEOUT, step 12")
     assert states()["averaging"] == ("never started", "its job ended: CANCELLED")
