@@ -14,6 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from talr_cli.errors import UserError
+from talr_cli.models.layer_kinds import (
+    ATTENTION,
+    LinearAttention,
+    first_number,
+    layer_kinds,
+    linear_attention,
+)
 from talr_cli.models.sources import ModelSource
 from talr_cli.models.weight_files import Tensor, tensors_of
 from talr_cli.runs.atomic import NEW_COPY, read_json_object
@@ -21,17 +28,6 @@ from talr_cli.runs.atomic import NEW_COPY, read_json_object
 # Parts of the names of weights that do not belong to the language model.
 _OTHER_PARTS = ("vision", "visual", "audio", "multi_modal", "mm_")
 _IGNORED = "mtp."  # predicts further tokens; transformers does not load it
-# The names of attention layers in configs, and parts of the names of values about recurrent layers.
-_ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
-_STATES = (
-    "mamba",
-    "ssm",
-    "state_size",
-    "chunkwise",
-    "rwkv",
-    "lru_width",
-    "hybrid_override_pattern",
-)
 _EXPERTS = re.compile(r"\.experts\.|\.block_sparse_moe\.(?:input|output)_linear\.")
 _HEADS_NAMED = ("lm_head.weight", "embed_out.weight")  # the latter is GPT-NeoX's
 _SHARED = re.compile(r"\bshared_(?:experts?|mlp)\.(?:down_proj|output_linear)\.weight$")
@@ -50,21 +46,6 @@ class Matrix:
     @property
     def of_experts(self) -> bool:
         return self.name.startswith("experts.")
-
-
-@dataclass(frozen=True)
-class LinearAttention:
-    """Layers whose heads keep a state instead of the keys and values of all tokens.
-
-    Attributes:
-        layers: The number of such layers.
-        keys: The width of the keys of all heads together, which is also that of the queries.
-        values: The width of the values of all heads together.
-    """
-
-    layers: int
-    keys: int
-    values: int
 
 
 @dataclass(frozen=True)
@@ -112,6 +93,10 @@ class Shape:
         experts: The experts.
         others: The number of weights of other parts, which are loaded but not trained.
         capped: Whether the logits have a soft cap.
+        mlp_states: How many tensors of the MLP's width it keeps between its matrices: three where
+            a gate is multiplied, one for an activation that torch computes at once.
+        dropped: The number of dropout masks of the hidden states in a layer.
+        attention_dropout: Whether attention drops some of its weights.
     """
 
     weights: int
@@ -132,6 +117,9 @@ class Shape:
     experts: Experts | None = None
     others: int = 0
     capped: bool = False
+    mlp_states: int = 3
+    dropped: int = 0
+    attention_dropout: bool = False
 
     @property
     def head(self) -> int:
@@ -186,16 +174,18 @@ def _is_loaded_whole(settings: Mapping[str, Any], architecture: str | None) -> b
 
 def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shape | None:
     """The shape from the config of the language model and {name: tensor}; None if unknown."""
-    layers, hidden = (_first_number(text, *names) for names in (_LAYERS, _HIDDEN))
-    heads, vocabulary = (_first_number(text, *names) for names in (_HEADS, ("vocab_size",)))
+    layers, hidden = (first_number(text, *names) for names in (_LAYERS, _HIDDEN))
+    heads, vocabulary = (first_number(text, *names) for names in (_HEADS, ("vocab_size",)))
     if not (layers and hidden and heads and vocabulary and tensors):
         return None
-    kinds = _layer_kinds(text, layers)
-    linear = _linear_attention(text, kinds)
+    kinds = layer_kinds(text, layers)
+    linear = linear_attention(text, kinds)
     if kinds is None or ("linear_attention" in kinds and linear is None):
         return None
-    inner = _first_number(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
+    inner = first_number(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * hidden
     experts = _experts(text, tensors, inner)
+    if any(_is_unknown_stack(name, size, experts) for name, (size, _) in tensors.items()):
+        return None
     if experts is not None:
         # Configs have many names for the size of shared experts, so it is read off their weights.
         shared = [
@@ -208,9 +198,7 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         for name, found in parts.items()
         if len(tensors[name][0]) == 2 and name.endswith("weight")
     )
-    width = _first_number(text, "head_dim") or hidden // heads
-    of_heads = heads * width, (_first_number(text, "num_key_value_heads") or heads) * width
-    queries, keys = _mean_widths(matrices, kinds) or of_heads
+    queries, keys = _mean_widths(matrices, kinds) or _widths(text, hidden, heads)
     wide = {"q_norm": queries, "k_norm": keys}
     norms = [
         wide.get(_module(found[2]), hidden)
@@ -234,10 +222,13 @@ def shape_from_config(text: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
         ],
         tied=not any(name.endswith(_HEADS_NAMED) for name in tensors),
         windowed=kinds.count("sliding_attention"),
-        window=_first_number(text, "sliding_window") or 0,
+        window=first_number(text, "sliding_window") or 0,
         linear=linear,
         experts=experts,
         capped=any(text.get(name) for name in CAPS),
+        mlp_states=_mlp_states(text, matrices, hidden, inner, layers),
+        dropped=2 * any(text.get(name) for name in _DROPOUT),
+        attention_dropout=any(text.get(name) for name in _ATTENTION_DROPOUT),
     )
 
 
@@ -245,11 +236,23 @@ _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 _HEADS = ("num_attention_heads", "n_head", "num_heads")
+_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "moe_k")
+_DROPOUT = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout_prob", "dropout")
+_ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+_IN_STEPS = (
+    "gelu_new",
+    "gelu_fast",
+    "xielu",
+)  # activations that transformers computes step by step
 
 
-def _first_number(settings: Mapping[str, Any], *names: str) -> int | None:
-    found = (settings.get(name) for name in names)
-    return next((one for one in found if isinstance(one, int) and one > 0), None)
+def _widths(text: Mapping[str, Any], hidden: int, heads: int) -> tuple[int, int]:
+    """(queries, keys) of all heads together, where all layers are alike."""
+    if first_number(text, "kv_lora_rank"):  # each head has keys of its own, computed from few
+        width = sum(first_number(text, f"qk_{one}_head_dim") or 0 for one in ("nope", "rope"))
+        return heads * width, heads * width
+    width = first_number(text, "head_dim") or hidden // heads
+    return heads * width, (first_number(text, "num_key_value_heads") or heads) * width
 
 
 def _mean_widths(
@@ -265,10 +268,25 @@ def _mean_widths(
     }
     if not all(found.values()) or all(len(each) == 1 for each in found.values()):
         return None
-    attending = sum(kind in _ATTENTION for kind in kinds)
+    attending = sum(kind in ATTENTION for kind in kinds)
     queries = sum(inputs * count for (_, inputs), count in found["o_proj"].items())
     keys = sum(outputs * count for (outputs, _), count in found["k_proj"].items())
     return round(queries / attending), round(keys / attending)
+
+
+def _mlp_states(
+    text: Mapping[str, Any],
+    matrices: Mapping[tuple[str, tuple[int, ...]], int],
+    hidden: int,
+    inner: int,
+    layers: int,
+) -> int:
+    """`Shape.mlp_states`; an MLP without a gate has one matrix from `hidden` to `inner`."""
+    up = sum(count for (_, size), count in matrices.items() if size == (inner, hidden))
+    names = ("activation_function", "hidden_act", "mlp_hidden_act")
+    if up != layers:
+        return 3
+    return 5 if {text.get(name) for name in names} & {*_IN_STEPS} else 1
 
 
 def _module(name: str) -> str:
@@ -278,7 +296,9 @@ def _module(name: str) -> str:
 
 
 def _experts(text: Mapping[str, Any], tensors: Mapping[str, Tensor], inner: int) -> Experts | None:
-    per_token = _first_number(text, "num_experts_per_tok")
+    per_token = first_number(text, *_PER_TOKEN)
+    if str(text.get("model_type")).startswith("llama4"):  # all experts compute every token
+        per_token = first_number(text, "num_local_experts")
     of_experts = {name: shape for name, (shape, _) in tensors.items() if _EXPERTS.search(name)}
     if not per_token or not of_experts:
         return None
@@ -286,45 +306,18 @@ def _experts(text: Mapping[str, Any], tensors: Mapping[str, Tensor], inner: int)
     return Experts(
         layers=len({one[1] for one in found if one}),
         per_token=per_token,
-        inner=_first_number(text, "moe_intermediate_size") or inner,
+        inner=first_number(text, "moe_intermediate_size") or inner,
         weights=sum(math.prod(shape) for shape in of_experts.values()),
         listed=all(len(shape) < 3 for shape in of_experts.values()),
         clamped=bool(text.get("swiglu_limit")),
     )
 
 
-def _layer_kinds(text: Mapping[str, Any], layers: int) -> list[str] | None:
-    """The kind of attention of each layer; None if some kind is not known here."""
-    kinds = list(text.get("layer_types") or [])
-    if not {*kinds} <= {*_ATTENTION, "linear_attention", "conv"}:
-        return None
-    # A config that lists only attention layers may still have values about recurrent ones.
-    all_attend = bool(kinds) and {*kinds} <= {*_ATTENTION}
-    if not all_attend and any(part in name for name in text for part in _STATES):
-        return None
-    if kinds:
-        return kinds
-    most, every = "full_attention", layers + 1
-    if _first_number(text, "linear_num_value_heads"):
-        most, every = "linear_attention", _first_number(text, "full_attention_interval") or 4
-    elif text.get("sliding_window") and text.get("use_sliding_window") is not False:
-        most = "sliding_attention"
-        every = (
-            _first_number(text, "sliding_window_pattern", "_sliding_window_pattern") or layers + 1
-        )
-    return ["full_attention" if not one % every else most for one in range(1, layers + 1)]
-
-
-def _linear_attention(
-    text: Mapping[str, Any], kinds: Sequence[str] | None
-) -> LinearAttention | None:
-    keys, values = (
-        (_first_number(text, f"linear_num_{one}_heads") or 0)
-        * (_first_number(text, f"linear_{one}_head_dim") or 0)
-        for one in ("key", "value")
-    )
-    count = 0 if kinds is None else list(kinds).count("linear_attention")
-    return LinearAttention(count, keys, values) if count and values else None
+def _is_unknown_stack(name: str, size: Sequence[int], experts: Experts | None) -> bool:
+    """Whether it is of experts that are not counted; a convolution has a 1 among its sizes."""
+    if _EXPERTS.search(name):
+        return experts is None
+    return len(size) == 3 and 1 not in size
 
 
 def head_sizes(text: Any) -> list[tuple[int, int, int]]:

@@ -35,6 +35,7 @@ def activation_bytes(
     # Per token, in all layers, whatever their kind.
     norms = (2 if method.adapter is None else 1) * FP32 * shape.normalised
     alike = norms + _of_matrices(shape, method, how) + _of_experts(shape, method, how)
+    alike += shape.layers * shape.dropped * shape.hidden * _mask_bytes(how)
     kinds = _kinds(shape, method, how, batch)
     weights: float = _adapted_experts(shape, method, how)
     if isinstance(method.adapter, Oft):
@@ -55,7 +56,8 @@ def _of_matrices(shape: Shape, method: Method, how: Arithmetic) -> float:
     if shape.experts is not None:
         inner -= shape.experts.per_token * shape.experts.inner
     chosen = adapted_matrices(shape, method)
-    mlp = 3 * (FP32 if isinstance(method.adapter, Oft) else each) * inner * shape.layers
+    mlp = shape.mlp_states * (FP32 if isinstance(method.adapter, Oft) else each)
+    mlp *= inner * shape.layers
     inputs = count_inputs(chosen)
     if not how.half or how.optimizer.bf16_weights:
         inputs = min(inputs, (2 * shape.hidden + shape.queries + inner) * shape.layers)
@@ -97,10 +99,12 @@ def _kinds(
     full: float = each * (shape.queries + 2 * shape.keys)
     if how.half and method.adapter is not None:
         full += each * shape.queries  # the output, of which the adapter keeps another copy
-    if how.eager:
+    if _makes_pairs(shape, how):
         full += repeated + (FP32 + each) * shape.heads * batch.longest
+        if shape.attention_dropout:
+            full += _mask_bytes(how) * shape.heads * batch.longest
     windowed = full
-    if not (how.eager or batch.varlen) and batch.longest > shape.window:
+    if not (_makes_pairs(shape, how) or batch.varlen) and batch.longest > shape.window:
         windowed += repeated + each * batch.longest  # a mask of each row
     kinds = [(shape.windowed, windowed), (shape.attending - shape.windowed, full)]
     if shape.linear is not None:
@@ -108,6 +112,16 @@ def _kinds(
         linear = LINEAR_STATES * FP32 * values + 3 * each * (2 * keys + values)
         kinds.append((shape.linear.layers, linear))
     return kinds
+
+
+def _makes_pairs(shape: Shape, how: Arithmetic) -> bool:
+    """Whether attention makes the matrix of all pairs of tokens: on a CPU also for dropout."""
+    return how.eager or (shape.attention_dropout and how.device == "cpu")
+
+
+def _mask_bytes(how: Arithmetic) -> int:
+    """Bytes of an element of a dropout's mask: on a CPU it has the dtype of what is dropped."""
+    return 1 if how.device == "cuda" else HALF if how.half else FP32
 
 
 def temporary_layer_bytes(
@@ -120,7 +134,7 @@ def temporary_layer_bytes(
         numbers = shape.experts.per_token * (3 * shape.experts.inner + 2 * shape.hidden)
         mlp = 3 * each * shape.hidden + bytes_per_unquantised_weight(method, how) * numbers
     attention: float = 0
-    if how.eager:
+    if _makes_pairs(shape, how):
         attention = (FP32 + each) * shape.heads * batch.longest
     elif how.device == "cuda" and how.half:
         # Flash attention accumulates the queries' gradient in fp32; in several parts if the order

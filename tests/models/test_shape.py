@@ -81,6 +81,18 @@ def test_experts_and_shared_experts_are_counted():
 
 
 @pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("mlp.experts.gate_up_proj", (4, 64, 64)),  # how many a token uses is not said
+        ("mlp.input_linear.weight", (4, 64, 64)),  # JetMoe
+    ],
+)
+def test_experts_that_are_not_understood_have_no_shape(name, size):
+    stack = {f"model.layers.0.{name}": (size, 2)}
+    assert shape_from_config(PLAIN, {**TENSORS, **stack}) is None
+
+
+@pytest.mark.parametrize(
     ("config", "sizes"),
     [
         (CONFIGS["qwen3"](), [(4, 2, 8)] * 2),

@@ -26,7 +26,33 @@ from talr_cli.training.memory import minimum_bytes, step_memory
 
 TOKENS, TARGETS, ROWS = 128, 48, 4
 KINDS = CONFIGS | {
-    "granitemoe": lambda: hf.GraniteMoeConfig(**SIZE, num_local_experts=8, num_experts_per_tok=4)
+    "granitemoe": lambda: hf.GraniteMoeConfig(**SIZE, num_local_experts=8, num_experts_per_tok=4),
+    "gpt2": lambda: hf.GPT2Config(vocab_size=8192, n_embd=192, n_layer=6, n_head=6),  # dropout
+    "seed_oss": lambda: hf.SeedOssConfig(**SIZE, head_dim=32),  # dropout, keys of fewer heads
+    "starcoder2": lambda: hf.Starcoder2Config(  # an MLP without a gate
+        **SIZE, embedding_dropout=0, residual_dropout=0, sliding_window=None
+    ),
+    "apertus": lambda: hf.ApertusConfig(**SIZE),
+    "llama4": lambda: hf.Llama4TextConfig(
+        **SIZE, head_dim=32, intermediate_size_mlp=512, num_local_experts=8, num_experts_per_tok=1
+    ),
+    "ernie4_5_moe": lambda: hf.Ernie4_5_MoeConfig(
+        **SIZE, moe_num_experts=8, moe_k=4, moe_intermediate_size=128, moe_num_shared_experts=1
+    ),
+    "deepseek_v3": lambda: hf.DeepseekV3Config(
+        **{**SIZE, "num_key_value_heads": 6},
+        n_routed_experts=8,
+        num_experts_per_tok=4,
+        n_group=1,
+        topk_group=1,
+        moe_intermediate_size=128,
+        kv_lora_rank=64,
+        q_lora_rank=64,
+        v_head_dim=32,
+        qk_nope_head_dim=32,
+        qk_rope_head_dim=32,
+        first_k_dense_replace=1,
+    ),
 }
 
 
@@ -139,6 +165,14 @@ SLOW = pytest.mark.slow
         pytest.param("gemma3", 4, False, ("method=sft", BF16), marks=SLOW),
         pytest.param("gemma4", 4, False, ("method=sft",), marks=SLOW),
         pytest.param("granitemoe", 2, False, ("method=sft",), marks=SLOW),
+        ("seed_oss", 4, False, ("method=sft",)),
+        ("llama4", 4, False, ("method=sft",)),
+        pytest.param("gpt2", 4, False, ("method=sft",), marks=SLOW),
+        pytest.param("gpt2", 4, False, ("method=sft", BF16), marks=SLOW),
+        pytest.param("starcoder2", 4, False, ("method=sft",), marks=SLOW),
+        pytest.param("apertus", 4, False, ("method=sft",), marks=SLOW),
+        pytest.param("ernie4_5_moe", 4, False, ("method=sft",), marks=SLOW),
+        pytest.param("deepseek_v3", 4, False, ("method=sft",), marks=SLOW),
         pytest.param("qwen3_5", 1, True, ("method=sft", BF16), marks=SLOW),
         pytest.param("qwen3_moe", 2, False, ("method=sft",), marks=SLOW),
     ],

@@ -79,6 +79,21 @@ def test_a_vision_tower_takes_the_bytes_of_its_weights_alone(method, how, each):
     assert found[0] - found[1] == each * 10**9
 
 
+def test_dropout_keeps_its_masks_and_on_a_cpu_all_pairs_of_tokens(config):
+    """A mask has a byte an element on a GPU, and the dtype of what is dropped on a CPU."""
+    one = MicroBatch(1000, 250, 500, checkpointing=False, accumulates=False)
+
+    def kept(how, **dropout):
+        return activation_bytes(replace(QWEN, **dropout), config.parts, how, one)[0]
+
+    for how, each in ((GPU, 1), (CPU, 4)):
+        assert kept(how, dropped=2) - kept(how) == 36 * 2 * 2048 * 1000 * each
+    assert kept(GPU, attention_dropout=True) == kept(GPU)
+    pairs = 36 * 16 * 500 * 1000
+    repeated = 36 * 2 * (2048 - 256) * 1000 * 4
+    assert kept(CPU, attention_dropout=True) - kept(CPU) == 3 * 4 * pairs + repeated
+
+
 def test_less_memory_means_fewer_rows_at_once_then_layers_computed_again(config):
     plans = [plan(config, free) for free in (500, 72, 56, 52)]
     assert [one.fits for one in plans] == [True] * 4
