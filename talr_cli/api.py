@@ -70,10 +70,18 @@ class Run:
 
         Args:
             part: `domain`, or `general/TASK`.
+
+        Raises:
+            UserError: The run has none of this part.
         """
         import pandas as pd
 
-        return pd.DataFrame(read_samples(self._directory.samples, part))
+        folder = self._directory.samples
+        if not (records := read_samples(folder, part)):
+            stems = sorted(file.stem for file in folder.glob("*.jsonl"))
+            there = ", ".join(stems).replace("general-", "general/") or "none"
+            raise UserError(f"{folder} has no answers of {part}; it has {there}")
+        return pd.DataFrame(records)
 
     def model(self, device: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """(the model as it was scored, its tokenizer).
@@ -96,6 +104,8 @@ class Run:
 
     @property
     def _directory(self) -> RunDirectory:
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is not there (the current folder is {Path.cwd()})")
         return RunDirectory(self.path)
 
 

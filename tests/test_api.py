@@ -79,6 +79,16 @@ def test_every_mistake_is_a_user_error(tmp_path, monkeypatch):
         api.study("none")
 
 
+def test_what_is_not_there_is_not_taken_for_nothing(here, monkeypatch):
+    run = api.run("base")
+    assert run.state == "evaluated"
+    with pytest.raises(UserError, match="has no answers of general/sums; it has domain"):
+        run.samples("general/sums")
+    monkeypatch.chdir("runs")
+    with pytest.raises(UserError, match="is not there"):
+        _ = run.state
+
+
 def test_calls_from_several_threads_run_one_at_a_time(tmp_path, monkeypatch):
     """Else they would draw from the same random generators: other weights for the same run."""
     monkeypatch.chdir(tmp_path)

@@ -23,9 +23,7 @@ def main(arguments: Sequence[str]) -> None:
 def export(composed: Composed[ExportConfig]) -> None:
     """Copy the run's model/, which is merged and has its tokenizer, and add a model card."""
     config = composed.config
-    run, out = RunDirectory(Path(config.run)), Path(config.out)
-    if not run.path.exists():
-        run = find_run(config.run, Path(config.runs_dir), config.study).directory
+    run, out = find_run(config.run, Path(config.runs_dir), config.study).directory, Path(config.out)
     if not run.config.exists():
         list_command = study_command("list", config.runs_dir, config.study)
         raise UserError(f"run={config.run} is not a run directory: `{list_command}` lists the runs")

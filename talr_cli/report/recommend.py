@@ -173,7 +173,7 @@ def _comparable_runs(
         reasons = [f"{path.name}: {reason}" for path, reason in left_out.items()]
         raise UserError(
             f"{group.title}: no run can be compared with the base model: "
-            f"{'; '.join(reasons) or 'there is none'}"
+            f"{'; '.join(reasons) or 'none is of `talr train`'}"
         )
     return base, trained, left_out
 

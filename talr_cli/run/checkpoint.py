@@ -181,7 +181,8 @@ def _has_base(
         return False
     if ours is not source and ours.fingerprint != theirs.fingerprint:
         log.warning(
-            "the adapter belongs to %s, but drift is measured from model.path=%s",
+            "the adapter belongs to %s, but drift and changes are measured from model.path=%s: "
+            "name its own base with model.path",
             *(ours.origin, model.path),
         )
     return True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from talr_cli.errors import UserError
 from talr_cli.runs.names import begins_with, matches_without_identity, safe_name
-from talr_cli.runs.next_command import study_command
+from talr_cli.runs.next_command import score_command, study_command
 from talr_cli.runs.run_directory import RunDirectory, study_path
 
 # How a run's name may match what was typed; the first of these that finds runs counts.
@@ -95,8 +95,10 @@ def find_run(name: str, runs_dir: Path, study: str | None) -> FoundRun:
         which = "choose one of" if found else "there are"
         if among[0].study == name:
             which = f"{name} is a study, of the runs"
-        base = "; `talr eval` scores a base model" if name == "base" and not found else ""
-        raise UserError(f"{what} with {name} in {where}: {which} {names}{base}")
+        hint = "; `talr eval` scores a base model" if name == "base" and not found else ""
+        if not found and path.exists():
+            hint = f"; {path.absolute()} is no run: `{score_command(path)}` scores a checkpoint"
+        raise UserError(f"{what} with {name} in {where}: {which} {names}{hint}")
     return found[0]
 
 

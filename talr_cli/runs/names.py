@@ -37,6 +37,11 @@ def matches_without_identity(name: str, typed: str) -> bool:
     )
 
 
+def without_identity(name: str) -> str:
+    """A run's name without the identity at its end; a folder that was renamed may have none."""
+    return _IDENTITY.sub("", name)
+
+
 def wrong_identity(name: str, identity: str) -> str | None:
     """Why a file with this identity does not belong into a directory of this name, or None.
 

@@ -67,7 +67,8 @@ def load_run(name: str, runs_dir: Path, study: str | None) -> tuple[Path, dict[s
         UserError: There is no such run, there are several, or it has no scores.
     """
     folders = (Path(name), Path(name).parent)
-    if Path(name).exists() and not any((one / "results.json").exists() for one in folders):
+    is_place = "/" in name and Path(name).exists()  # a word may be a run's name and a folder too
+    if is_place and not any((one / "results.json").exists() for one in folders):
         raise UserError(_not_scored(name))
     run = find_run(name, runs_dir, study).path
     if not (run / "results.json").exists():

@@ -130,7 +130,8 @@ def test_runs_without_samples_or_items_still_say_what_they_can(study):
         (("base", "sft", "talr"), "'talr' is not of the form key=value"),
         (("base", "bft"), "begins with bft in runs/s: there are small__medcalc/base-bbbbbbbb, "),
         (("base", ""), "b is empty"),
-        (("base", "runs"), "runs has no results.json"),
+        (("base", "runs"), "is no run: `talr eval ckpt=runs` scores a checkpoint"),
+        (("base", "runs/s"), "runs/s has no results.json"),
         (("base", "sft", "examples=-1"), "examples=-1 is outside"),
         (("base", "sft", "flips=no/where.jsonl"), "flips=no/where.jsonl: no is not a directory"),
     ],
@@ -140,6 +141,12 @@ def test_a_mistake_is_one_line(study, arguments, expected):
     assert done.returncode == 2
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_with_the_name_of_a_run_is_not_taken_for_it(study):
+    for name in ("base", "sft"):
+        (study / name).mkdir()
+    assert table_rows(compare(study, "base", "sft", "study=s"))["domain"][2] == "+0.275"
 
 
 def test_an_ambiguous_run_name_is_refused(study):

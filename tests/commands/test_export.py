@@ -59,6 +59,13 @@ def test_an_export_is_a_plain_checkpoint_with_its_template_and_a_card(study, tmp
     exec(compile(code.replace('"shipped"', repr(str(out))), "card", "exec"), {})
 
 
+def test_a_folder_with_the_name_of_the_run_is_not_taken_for_it(study):
+    cwd = study.parents[3]
+    (cwd / "lora").mkdir()
+    done = export("lora", "shipped", cwd)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_base_model_is_named_where_it_has_a_name(tmp_path):
     head = yaml.safe_load(_front_matter(plain(config("train"))).strip("-"))
     assert head["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"

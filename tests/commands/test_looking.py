@@ -67,6 +67,18 @@ def as_json(command, capsys, *arguments):
     return answer
 
 
+def test_runs_in_renamed_folders_are_listed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made = [results("sft", id=f"{n}" * 8) for n in (1, 2, 3)]
+    write_study(tmp_path / "runs", made)
+    for one, name in zip(made, ("best", "my-first", "my-second"), strict=True):
+        path = find_run(name_of(one), Path("runs"), "s").path
+        path.rename(path.with_name(name))
+    listed = said(list_command, capsys)
+    assert "│ best " in listed
+    assert "are called" not in listed
+
+
 def test_runs_of_one_name_are_said_to_differ_and_in_what(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = [results("sft", id=f"{n}" * 8) | {"setting": f"s{n}"} for n in (1, 2)]

@@ -197,6 +197,10 @@ def test_runs_that_were_measured_otherwise_are_no_candidates():
     assert found.left_out == {Path("s/flow"): reason}
     with pytest.raises(UserError, match=f"no run can be compared with the base model: .*{reason}"):
         recommend(named([BASE, other]), 0.02)
+    of_eval = run("flow", 0.9, 0.7)
+    of_eval["training"] = None
+    with pytest.raises(UserError, match="none is of `talr train`"):
+        recommend(named([BASE, of_eval]), 0.02)
     unscored, unpaired = run("dft", 0.9, 0.7), run("eaft", 0.9, 0.7)
     unscored["general"], unpaired["domain"]["items"] = None, None
     assert recommend(named([*RUNS, unscored, unpaired]), 0.02).left_out == {

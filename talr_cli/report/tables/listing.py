@@ -8,6 +8,7 @@ from typing import Any
 from talr_cli.report.tables.cells import Cell, Cells, Column, named
 from talr_cli.report.tables.table import estimate_cell
 from talr_cli.runs.listing import FoundRun, format_size, sizes_of_parts
+from talr_cli.runs.names import without_identity
 from talr_cli.runs.status import State
 from talr_cli.statistics.estimates import estimate_of
 from talr_cli.statistics.pairs import PARTS, Results
@@ -72,8 +73,8 @@ def namesake_lines(runs: Sequence[Listed]) -> list[str]:
     """A line for each name that several runs of a folder share up to their identity."""
     by_name: dict[Path, list[Listed]] = {}
     for one in runs:
-        name, _, _ = one.path.name.rpartition("-")
-        by_name.setdefault(one.path.with_name(name), []).append(one)
+        path = one.path.with_name(without_identity(one.path.name))
+        by_name.setdefault(path, []).append(one)
     lines = []
     for path, own in by_name.items():
         if len(own) < 2:
