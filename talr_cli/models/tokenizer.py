@@ -82,7 +82,7 @@ def _draw_no_tokens(tokenizer: Any, source: ModelSource) -> None:
     With either, a row would have other tokens in each process, and a prompt others than in
     training.
     """
-    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    model: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
     if getattr(model, "dropout", None):
         log.warning(
             "the tokenizer draws the tokens of a text at random (a dropout of %g): that is off "
