@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import logging
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -138,16 +139,18 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
-    is_first = True
+    is_first, begin = True, file.tell()
     lines = _lines(path, file, ": a row is a line of its own")
     for line, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
         if is_first and raw.lstrip().startswith(b"["):
-            raise UserError(
-                f"{path} begins with a [ and not with an object on a line of its own: a file that "
-                "is one JSON array is named .json"
-            )
+            file.seek(begin)
+            yield from _read_json(path, file, columns)  # an array, whatever its name
+            return
+        if is_first and raw.strip() == b"{":
+            advice = "write each on a line of its own, as `jq -c . FILE > NEW.jsonl` does"
+            raise UserError(f"{path} has objects of several lines: {advice}")
         is_first = False
         try:
             text = raw.decode("utf-8")
@@ -165,18 +168,22 @@ def _read_jsonl(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator
 
 
 def _read_json(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[Row]:
+    begin, are_lines = file.tell(), False
     try:
         content = read_unpacked(file, LARGEST)
     except ValueError as error:
-        raise UserError(
-            f"{path} is larger than {LARGEST >> 30} GiB, as a whole: write JSON lines"
-        ) from error
+        raise UserError(f"{path} is larger than {LARGEST >> 30} GiB: write JSON lines") from error
     try:
         rows = _parse_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not JSON ({error}): name a file of JSON lines .jsonl"
-        ) from error
+        are_lines = "Extra data" in str(error) and content.lstrip().startswith(b"{")
+        if not are_lines:
+            raise UserError(f"{path} is not JSON ({error})") from error
+    if are_lines:  # whatever their name
+        content.clear()
+        file.seek(begin)
+        yield from _read_jsonl(path, file, columns)
+        return
     if isinstance(rows, dict):
         rows = _unwrap(path, rows)
     if not isinstance(rows, list):
@@ -232,11 +239,13 @@ def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[R
     csv.field_size_limit(LONGEST_LINE)
     # Bytes that are not UTF-8 must not stop the reading; `_is_escaped` finds them as surrogates.
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-    start = 1
+    start = above = 1
     try:
         lines = _lines(path, text)
         first = next(lines, "")
-        separator = _separator(path, first)
+        if told := re.fullmatch(r'"?sep=(.)"?\s*', first):  # a line that is Excel's alone
+            first, above = next(lines, ""), 2
+        separator = told[1] if told else _separator(path, first)
         named = next(csv.reader([first], delimiter=separator), [])
         # Strict, as otherwise an unclosed quote would swallow the rows below it.
         reader = csv.reader(
@@ -250,9 +259,9 @@ def _read_csv(path: Path, file: IO[bytes], columns: Sequence[str]) -> Iterator[R
         if _is_escaped(header):
             raise UserError(f"{path} has a header that is not UTF-8: save it as UTF-8")
         _check_columns(path, header, columns)
-        start = reader.line_num + 1
+        start = above + reader.line_num
         for record in reader:
-            line, start = start, reader.line_num + 1
+            line, start = start, above + reader.line_num
             if not record:
                 continue
             if len(record) != len(header):

@@ -27,14 +27,15 @@ PAIRS = (
 )
 _QUESTIONS = tuple(dict.fromkeys(question for question, _ in PAIRS))
 _SYSTEM = ("system", "system_prompt")
+_TOOLS = ("tools", "functions")  # OpenAI's, and its older name of them
 # Columns that affect what a model is told: they are used, or the row is refused.
-_TOLD = (*MESSAGES, "instruction", "input", *_SYSTEM, "history", "tools")
+_TOLD = (*MESSAGES, "instruction", "input", *_SYSTEM, "history", *_TOOLS)
 # So do these, except in rows with messages or a prompt, which are complete without them.
 _BESIDE_A_QUESTION = ("context", "prompt", "completion", "response")
 _WRITTEN_OUT = {*MESSAGES, "prompt"}
 _UNKNOWN = (
     *("images", "image", "videos", "video", "audios", "audio"),
-    *("documents", "functions", "chat_template_kwargs"),
+    *("documents", "chat_template_kwargs"),
 )
 _OTHER_PAIRS = ", ".join(map(" and ".join, PAIRS[1:]))
 WANTED = (
@@ -78,9 +79,10 @@ def read(values: Mapping[str, Any], train_on: str, columns: Collection[str] = ()
         messages = _add_system(system, values[system], messages)
         used.add(system)
     offered: tuple[dict[str, Any], ...] = ()
-    if "tools" in values:
-        offered = read_tools(values["tools"])
-        used.add("tools")
+    tools = next((name for name in _TOOLS if name in values), None)
+    if tools is not None:
+        offered = read_tools(values[tools])
+        used.add(tools)
     read = read_conversation(messages, train_on)
     decide = (*_TOLD, *_UNKNOWN, *(() if used & _WRITTEN_OUT else _BESIDE_A_QUESTION))
     ignored = [column for column in decide if column in values.keys() - used]

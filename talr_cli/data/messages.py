@@ -27,11 +27,16 @@ ROLES = {
     "model": "assistant",
     "observation": "tool",
     "function_response": "tool",
-    "function_call": "assistant",  # the text is the call as JSON
+    "function_call": "assistant",
+    "function": "tool",  # OpenAI's older name of it
+    "tool_response": "tool",  # ms-swift's
+    "tool_call": "assistant",
 }
+_CALLS = ("function_call", "tool_call")  # roles whose text is a call as JSON
 FLAGS = ("weight", "train", "loss")  # OpenAI's, axolotl's and ms-swift's
 _KEPT = ("name", "tool_call_id")
 _ASSISTANTS = ("reasoning_content", "thinking", "tool_calls")
+_OLDER_CALL = "function_call"  # OpenAI's key of a single call, before there were tool_calls
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,10 @@ def _read_message(given: dict[str, Any]) -> tuple[Message, bool | None]:
     flag = _pop_flag(values, role)
     content = _read_content(_pop_either(values, "content", "value"))
     message: Message = {"role": role, "content": content}
-    if said == "function_call":
+    if said in _CALLS:
         message |= {"content": "", "tool_calls": read_tool_calls(content)}
+    if role == "assistant" and _OLDER_CALL in values and is_blank(values.get("tool_calls")):
+        values["tool_calls"] = values.pop(_OLDER_CALL)
     for key in (*_KEPT, *(_ASSISTANTS if role == "assistant" else ())):
         value = values.pop(key, None)
         if not is_blank(value):

@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from talr_cli.data.base import Example, Message
+from talr_cli.data.row_tokens import encode_row
 from talr_cli.data.template_text import (
     RowText,
     alike,
@@ -174,9 +175,6 @@ class Renderer:
     def encode(self, example: Example) -> Rendered:
         """Encode a row for training: the conversation's tokens, with labels on the trained turns.
 
-        The text is tokenized as a whole. But generation starts from the tokens of the prompt, so if
-        a token would span the end of the prompt, the two sides are tokenized separately.
-
         Raises:
             RowError: The template cannot render this row.
         """
@@ -184,8 +182,7 @@ class Renderer:
 
     def encode_text(self, row: RowText, known: Mapping[str, list[int]]) -> Rendered:
         """As `encode`; `known` has the tokens of some texts."""
-        by_turns = self._encode_turns(row, known)
-        ids, labels, apart = by_turns or self._encode_prefixes(row)
+        ids, labels, apart = encode_row(row, known, self.tokenize)
         written = row.text.count(self.tokenizer.unk_token or "\0")  # GPT-2's also ends texts
         unknown = max(0, ids.count(self.tokenizer.unk_token_id) - written)
         ids, labels = ids + self._appended, labels + self._appended
@@ -193,37 +190,6 @@ class Renderer:
         special = find_special_token(row.example, self._specials)
         dropped = find_dropped_context(row.example, row.text)
         return Rendered(ids, labels, lost, added, apart, special, dropped, unknown)
-
-    def _encode_turns(
-        self, row: RowText, known: Mapping[str, list[int]]
-    ) -> tuple[list[int], list[int], bool] | None:
-        """As `_encode_prefixes`, in linear time; None if tokens reach over the end of a text."""
-        ids: list[int] = []
-        labels: list[int] = []
-        tokens = {text: known.get(text) or self.tokenize(text) for text in row.parts}
-        for prompt, turn in row.turns:
-            before, both = tokens[prompt], tokens[turn]
-            if both[: len(before)] != before:
-                return None
-            ids += both
-            labels += [IGNORED] * len(before) + both[len(before) :]
-        return (ids, labels, False) if ids == tokens[row.parts[-1]] else None
-
-    def _encode_prefixes(self, row: RowText) -> tuple[list[int], list[int], bool]:
-        """(ids, labels, whether a text was tokenized apart from the texts before it)."""
-        ids: list[int] = []
-        labels: list[int] = []
-        apart, read = False, 0
-        for start, end in row.spans:
-            for cut, is_target in ((start, False), (end, True)):
-                longer = self.tokenize(row.text[:cut])
-                if longer[: len(ids)] != ids:
-                    longer = ids + self.tokenize(row.text[read:cut])
-                    apart = True
-                new = longer[len(ids) :]
-                labels += new if is_target else [IGNORED] * len(new)
-                ids, read = longer, cut
-        return ids, labels, apart
 
     def render(self, example: Example) -> RowText:
         """The row as the template writes it."""
@@ -244,7 +210,7 @@ class Renderer:
             else:  # the template may end a tool call differently
                 end = end_of_last(self._specials, whole.removesuffix(self._behind), len(prompt))
             spans.append((len(prompt), end))
-        return RowText(example, whole, spans)
+        return RowText(example, whole, spans, self._specials)
 
     def _earlier_turn_end(self, whole: str, start: int, example: Example, turn: int) -> int:
         """Where an earlier turn ends, after its end token.

@@ -19,11 +19,12 @@ _LOOKS_SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{1,30}\]")
 
 @dataclass(frozen=True)
 class RowText:
-    """A row's text, and (start, end) of each trained turn with its end token."""
+    """A row's text, (start, end) of each trained turn with its end token, and such tokens."""
 
     example: Example
     text: str
     spans: Sequence[tuple[int, int]]
+    specials: Collection[str] = ()
 
     @property
     def trained(self) -> tuple[int, ...]:
@@ -31,18 +32,25 @@ class RowText:
         return (*self.example.turns, len(self.example.messages))
 
     @cached_property
-    def turns(self) -> list[tuple[str, str]]:
-        """(prompt, prompt and answer) of each trained turn, from the end of the one before."""
-        begins = [0, *(end for _, end in self.spans)]
-        return [
-            (self.text[begin:start], self.text[begin:end])
-            for begin, (start, end) in zip(begins, self.spans, strict=False)
-        ]
+    def turns(self) -> list[tuple[str, str, str]]:
+        """(token, prompt, prompt and answer) of each trained turn, from the end of the one before.
+
+        The token is that which ends the one before, as tokenizers write a space before some texts
+        that begin without one; prompt and answer begin with it.
+        """
+        found, begin = [], 0
+        for start, end in self.spans:
+            ends = [one for one in self.specials if self.text.endswith(one, 0, begin)]
+            token = max(ends, key=len, default="") if begin else ""
+            first, begin = begin - len(token), end
+            found.append((token, self.text[first:start], self.text[first:end]))
+        return found
 
     @cached_property
     def parts(self) -> list[str]:
         """The texts that have to be tokenized: those of `turns`, and all of them as one."""
-        return [*dict.fromkeys([*chain(*self.turns), self.text[: self.spans[-1][1]]])]
+        texts = dict.fromkeys([*chain(*self.turns), self.text[: self.spans[-1][1]]])
+        return [text for text in texts if text]
 
 
 def find_dropped_context(example: Example, text: str) -> str:

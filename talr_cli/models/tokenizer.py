@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from talr_cli.runs.atomic import read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100  # the label of a token that is not a target
 # The files of a tokenizer's vocabulary, for all kinds of tokenizers.
@@ -68,8 +71,30 @@ def load_tokenizer(source: ModelSource, config: ModelConfig) -> PreTrainedTokeni
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _draw_no_tokens(tokenizer, source)
     tokenizer.chat_template = _fix_date(tokenizer.chat_template, config.date)
     return tokenizer
+
+
+def _draw_no_tokens(tokenizer: Any, source: ModelSource) -> None:
+    """Turn BPE dropout off, and refuse sentencepiece's sampling.
+
+    With either, a row would have other tokens in each process, and a prompt others than in
+    training.
+    """
+    model: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if getattr(model, "dropout", None):
+        log.warning(
+            "the tokenizer draws the tokens of a text at random (a dropout of %g): that is off "
+            "here, and in what is saved",
+            model.dropout,
+        )
+        model.dropout = None
+    if getattr(tokenizer, "sp_model_kwargs", {}).get("enable_sampling"):
+        raise UserError(
+            f"the tokenizer of {source.origin} draws the tokens of a text at random: take "
+            "enable_sampling out of sp_model_kwargs in its tokenizer_config.json"
+        )
 
 
 def _has_vocabulary(folder: Path) -> bool:

@@ -49,10 +49,17 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
     (tmp_path / "lines.jsonl").write_bytes(lines())
     (tmp_path / "BOM.JSONL").write_bytes(b"\xef\xbb\xbf" + lines())
     (tmp_path / "array.json").write_text(json.dumps(ROWS))
+    (tmp_path / "array.jsonl").write_text(json.dumps(ROWS))
+    (tmp_path / "indented.jsonl").write_bytes(
+        b"\xef\xbb\xbf\n" + json.dumps(ROWS, indent=2).encode()
+    )
+    (tmp_path / "lines.json").write_bytes(b"\xef\xbb\xbf" + lines())  # as Dataset.to_json does
     (tmp_path / "wrapped.json").write_text(json.dumps({"version": 1, "data": ROWS, "errors": []}))
     table(tmp_path / "commas.csv", ",")
     table(tmp_path / "semicolons.csv", ";")
     table(tmp_path / "tabs.csv", "\t")
+    text = (tmp_path / "semicolons.csv").read_text()
+    (tmp_path / "excel.csv").write_text(f"\ufeffsep=;\r\n{text}")
     table(tmp_path / "tabs.tsv", "\t", encoding="utf-8-sig")
     parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "table.parquet")
     plain = sorted(tmp_path.iterdir())
@@ -60,7 +67,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
         (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
     for path in sorted(tmp_path.iterdir()):
         assert [row.values for row in read_files(str(path))] == ROWS, path.name
-    assert len(list(tmp_path.iterdir())) == 2 * len(plain) == 18
+    assert len(list(tmp_path.iterdir())) == 2 * len(plain) == 26
 
 
 def test_a_table_of_one_column_and_a_quoted_header(tmp_path):
@@ -88,8 +95,16 @@ def test_a_table_of_one_column_and_a_quoted_header(tmp_path):
         ("a.csv", b"prompt,completion,prompt\na,b,c\n", "has two columns of the name prompt"),
         ("a.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "the key prompt comes twice"),
         ("a.parquet.gz", gzip.compress(b"no table", mtime=0), "is not a Parquet file"),
-        ("a.jsonl", b'[{"prompt": "a", "completion": "b"}]\n', "is one JSON array is named .json"),
-        ("a.jsonl", b"\n[\n{},\n{}\n]\n", "is one JSON array is named .json"),
+        ("a.jsonl", b'[{"prompt": "a", "completion": "b"}\n', "is not JSON (Expecting"),
+        ("a.jsonl", b"[1]\n[2]\n", "is not JSON (Extra data"),
+        (
+            "a.jsonl",
+            b'\n{\n "prompt": "a"\n}\n{\n}\n',
+            "several lines: write each on a line of its",
+        ),
+        ("a.json", b'{\n "prompt": "a"\n}\n{\n}\n', "several lines: write each on a line of its"),
+        ("a.csv", b"sep=;\nprompt;completion\na;b\nc\n", "a.csv:4 has 1 fields, not 2"),
+        ("a.csv", b"sep=;\n", "holds no row"),
         ("a.csv", b"PK\x03\x04\x14\0", "is a zip archive or an Excel file"),
         ("a.csv", b"PAR1\x15", "is a Parquet file: name it .parquet"),
         ("a.jsonl", gzip.compress(b"{}", mtime=0), "is a gzip file: name it with .gz"),

@@ -158,6 +158,30 @@ def test_sharegpts_calls_are_calls(tmp_path):
     assert example.turns == (1,)
 
 
+def test_openais_older_functions_are_tools(tmp_path):
+    """Fine-tuning files of 2023 have them: one call a message, without an id."""
+    older = {**CALL, "arguments": json.dumps(CALL["arguments"])}
+    row = {
+        "messages": [
+            {"role": "user", "content": "Weather in Oslo?"},
+            {"role": "assistant", "content": None, "function_call": older},
+            {"role": "function", "name": "weather", "content": "4 degrees"},
+            {"role": "assistant", "content": "Four.", "function_call": None},
+        ],
+        "functions": [TOOL],
+    }
+    example = one(tmp_path, row, train_on="all")
+    assert example.messages[1]["tool_calls"] == [{"type": "function", "function": CALL}]
+    assert example.messages[2] == {"role": "tool", "content": "4 degrees", "name": "weather"}
+    assert example.tools == ({"type": "function", "function": TOOL},)
+    assert (example.turns, example.completion) == ((1,), "Four.")
+    both = {"role": "assistant", "tool_calls": [CALL], "function_call": CALL}
+    assert "with function_call, which is not known" in refusal(
+        tmp_path, {"messages": [ASKED, both]}
+    )
+    assert "has functions beside messages" in refusal(tmp_path, {**row, "tools": [TOOL]})
+
+
 @pytest.mark.parametrize("given", [{}, {"arguments": None}, {"arguments": ""}, {"arguments": "{}"}])
 def test_a_call_may_have_no_arguments(tmp_path, given):
     row = {"messages": [ASKED, {"role": "assistant", "tool_calls": [{"name": "now", **given}]}]}

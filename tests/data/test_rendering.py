@@ -360,6 +360,30 @@ def test_a_token_over_the_end_of_the_prompt_is_cut_there():
     assert tokenizer.convert_ids_to_tokens(rendered.targets)[1:] == [".", "</s>"]
 
 
+@pytest.mark.parametrize("merges", [(), [("\n", "A")]], ids=["whole", "cut"])
+def test_turns_that_a_space_is_written_before_take_linear_time(merges, monkeypatch):
+    """Their tokens are those of the whole text, but where an answer is cut from its prompt."""
+    tokenizer = metaspace(*merges)
+    renderer = Renderer(tokenizer, {})
+    asked = {"role": "user", "content": " Hi A"}
+    answers = ["H", "A.", " A", "i"] * 5
+    messages = [one for text in answers for one in (asked, {"role": "assistant", "content": text})]
+    *messages, _ = messages
+    row = Example("x", tuple(messages), answers[-1], turns=tuple(range(1, len(messages), 2)))
+    text = renderer.render(row).text
+    whole = tokenizer.tokenize(text)
+    seen, tokenize = [], renderer.tokenize
+    monkeypatch.setattr(renderer, "tokenize", lambda text: seen.append(text) or tokenize(text))
+    rendered = renderer.encode(row)
+    assert sum(map(len, seen)) < 5 * len(text)
+    # What is tokenized alone gets a space.
+    expected = [part for one in whole for part in (["\n", "\u2581A"] if one == "\nA" else [one])]
+    assert tokenizer.convert_ids_to_tokens(rendered.input_ids) == expected
+    assert rendered.tokenized_apart == bool(merges)
+    said = tokenizer.convert_ids_to_tokens(rendered.targets)
+    assert "".join(said).replace("\u2581", "") == "".join(f"{text.strip()}</s>" for text in answers)
+
+
 @pytest.mark.parametrize("name", ["esci-mini", "medcalc-mini"])
 def test_shipped_rows_have_the_tokens_of_prompt_and_answer_apart(name, renderer, tokenizer):
     """So they were made before whole texts were tokenized; runs made then are still these runs."""

@@ -160,7 +160,7 @@ def test_csv_lines_are_counted_in_the_file(tmp_path):
         ("empty.jsonl", b"", "is empty"),
         ("rows.txt", b"x", "does not end with .jsonl, .json, .csv, .tsv, .parquet"),
         ("rows.parquet", b"not parquet", "is not a Parquet file"),
-        ("lines.json", b"{}\n{}\n", "name a file of JSON lines .jsonl"),
+        ("lines.json", b"{}\n{}\n", "each of its 2 rows has the columns"),
         ("object.json", b"{}", "is one JSON object, and none of its keys holds a list of rows"),
     ],
 )

@@ -58,6 +58,29 @@ def test_a_template_in_chat_template_json_is_read(tokenizer, tiny_source, tiny_c
         load_tokenizer(source, tiny_config)
 
 
+def test_a_tokenizer_that_draws_tokens_at_random_draws_none(
+    tokenizer, tiny_source, tiny_config, tmp_path, caplog, monkeypatch
+):
+    """Else rows would be encoded otherwise in each process; it is saved without it too."""
+    source = saved(tokenizer, tiny_source, tmp_path, tokenizer.chat_template)
+    file = tmp_path / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["dropout"] = 0.5
+    file.write_text(json.dumps(content))
+    text, expected = "a tokenizer with dropout", tokenizer("a tokenizer with dropout").input_ids
+    drawing = type(tokenizer).from_pretrained(tmp_path)
+    assert any(drawing(text).input_ids != expected for _ in range(50))
+    loaded = load_tokenizer(source, tiny_config)
+    assert "at random (a dropout of 0.5)" in caplog.text
+    loaded.save_pretrained(tmp_path)
+    again = type(tokenizer).from_pretrained(tmp_path)
+    assert all(one(text).input_ids == expected for one in (loaded, again) for _ in range(50))
+    again.sp_model_kwargs = {"enable_sampling": True, "alpha": 0.1}  # as sentencepiece's have them
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: again)
+    with pytest.raises(UserError, match="take enable_sampling out of sp_model_kwargs"):
+        load_tokenizer(source, tiny_config)
+
+
 def test_a_tokenizer_without_an_end_token_is_refused(tokenizer, tiny_source, tiny_config, tmp_path):
     source = saved(tokenizer, tiny_source, tmp_path, "{{ messages }}", eos_token=None)
     with pytest.raises(UserError, match="no end token"):
