@@ -93,5 +93,7 @@ def _again(again: Again | None) -> str:
 
 
 def _setting(results: Results) -> str:
-    run = results["run"]
-    return f"{run_label(results)} lr {rate_text(run['lr'])} seed {run['seed']}"
+    run = results["run"]  # a checkpoint that was only scored has neither rate nor seed
+    lr = "" if run["lr"] is None else f" lr {rate_text(run['lr'])}"
+    seed = "" if run["seed"] is None else f" seed {run['seed']}"
+    return f"{run_label(results)}{lr}{seed}"

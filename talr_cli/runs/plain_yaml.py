@@ -35,7 +35,7 @@ def read_yaml(path: Path, kind: type) -> tuple[str, Any]:
             raise ValueError("its content has the wrong type")
         _check_plain(content)
     except (*_BAD_VALUE, OSError, RecursionError, yaml.YAMLError) as error:
-        reason = reason_of(error)
+        reason = reason_of(error, 300)  # it may quote a tag of any length
         raise UserError(f"{path} cannot be read ({reason}): restore or delete its run") from error
     return text, content
 

@@ -18,6 +18,8 @@ from talr_cli.runs.reading import read_text
 
 SCHEMA = 2
 TOLERANCE = 1e-6  # between a score and the mean of its items
+_MOST_SHOWN = 40  # characters of a value in a message
+_LONGEST_REASON = 300  # characters; a name in the file may be of any length
 
 Check = Callable[[Any, str], None]  # takes a value and its path; raises ValueError
 
@@ -32,14 +34,15 @@ def read_results(path: Path) -> dict[str, Any]:
         results = json.loads(read_text(path), parse_constant=_reject_constant)
         _dict(results, "it")
         if type(results.get("schema")) is int and results["schema"] != SCHEMA:
+            schema = str(results["schema"])[:_MOST_SHOWN]
             raise UserError(
-                f"{path} was written by another version of talr (schema {results['schema']}, not "
+                f"{path} was written by another version of talr (schema {schema}, not "
                 f"{SCHEMA}) and cannot be compared: {_rescore_hint(path.parent)}"
             )
         _RESULTS(results, "")
         _check_means(results)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
-        reason = printable(reason_of(error))
+        reason = printable(reason_of(error, _LONGEST_REASON))
         raise UserError(f"{path} is damaged ({reason}): {_rescore_hint(path.parent)}") from error
     mismatch = wrong_identity(path.absolute().parent.name, results["run"]["id"])
     if mismatch is not None:
@@ -82,7 +85,7 @@ def _check_mean(score: float, values: list[float], path: str) -> None:
 def _is(what: str, test: Callable[[Any], bool]) -> Check:
     def check(value: Any, path: str) -> None:
         if not test(value):
-            raise ValueError(f"{path} is {json.dumps(value)[:40]}, not {what}")
+            raise ValueError(f"{path} is {json.dumps(value)[:_MOST_SHOWN]}, not {what}")
 
     return check
 

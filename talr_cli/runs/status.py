@@ -23,7 +23,7 @@ class Status:
         status = cls(**value)
         texts = (status.reason, status.process_start, status.host)
         if status.state not in get_args(State):
-            raise ValueError(f"state {status.state!r}")
+            raise ValueError(f"state {str(status.state)[:40]!r}")
         if any(text is not None and type(text) is not str for text in texts):
             raise TypeError("a value that should be text is not")
         if not (status.pid is None or type(status.pid) is int) or type(status.times) is not dict:

@@ -102,6 +102,14 @@ def test_of_equal_domain_scores_the_better_general_score_is_taken(name):
     assert recommend(named(tied), 0.02).candidates[0].path.name == name
 
 
+def test_a_checkpoint_that_was_only_scored_is_named_without_a_rate():
+    """`talr eval ckpt=FOLDER study=NAME` writes a run that has neither rate nor seed."""
+    shipped = run("shipped", 0.49, 0.69, lr=None, seed=None)
+    found = recommend(named([*RUNS, shipped]), 0.02)
+    others = [text for kind, text in as_sentences(found, 0.02) if kind == "or"]
+    assert others[0].startswith("shipped: domain 0.490, general 0.690, picked in ")
+
+
 def test_a_point_along_a_training_is_recommended_and_on_the_front_where_it_is_best():
     early = run("sft", 0.55, 0.69)
     early["run"]["id"] = "early"

@@ -390,6 +390,16 @@ def test_yaml_that_no_run_writes_is_damage(run, text):
         run.read_config()
 
 
+def test_a_value_of_any_length_makes_no_long_line(run, caplog):
+    run.config.write_text(f"a: !{'x' * 10_000} 1")
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read") as error:
+        run.read_config()
+    run.status.write_text(json.dumps({"state": "x" * 10_000}))
+    run.read_status()
+    for said in (str(error.value), caplog.text):
+        assert len(said.replace(str(run.path), "")) < 600
+
+
 def test_a_shared_list_is_written_without_aliases_of_yaml(run):
     twice = [1, 2]
     run.prepare({"a": twice, "b": {"c": twice}}, [], IDENTITY)

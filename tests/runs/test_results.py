@@ -145,6 +145,22 @@ def test_a_flipped_byte_changes_no_score(study):
             assert found[part]["score"] == pytest.approx(whole_result()[part]["score"], abs=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("schema", 10**400),
+        ("versions", {"x" * 10_000: 1}),
+        ("run.lr", "x" * 10_000),
+    ],
+)
+def test_a_value_or_name_of_any_length_makes_no_long_line(study, path, value):
+    _, file = study
+    file.write_text(json.dumps(with_value(path, value)))
+    with pytest.raises(UserError, match=r"overrides\.yaml") as error:
+        read_results(file)
+    assert len(str(error.value).replace(str(file.parent), "")) < 500
+
+
 def test_results_of_another_schema_say_what_to_type(study):
     _, file = study
     file.write_text(json.dumps(with_value("schema", 1)))
