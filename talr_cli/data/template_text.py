@@ -15,6 +15,8 @@ from itertools import chain, takewhile
 from talr_cli.data.base import Example, Message
 
 _LOOKS_SPECIAL = re.compile(r"<[^\s<>]{1,60}>|\[/?[A-Z_]{1,30}\]")
+_MARK_AT_END = re.compile(rf"({_LOOKS_SPECIAL.pattern})\s*\Z")
+_LONGEST_MARK = 100  # characters, with the white space behind it
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,23 @@ def find_answer_changes(row: RowText, ending: str, specials: Collection[str]) ->
         ends = [ending, *(specials if place < earlier else ())]
         found = max((one for one in ends if answer.endswith(one)), key=len, default="")
         message = row.example.conversation[turn]
-        dropped, extra = _answer_changes(message, answer.removesuffix(found))
+        opened = _MARK_AT_END.search(row.text, max(0, start - _LONGEST_MARK), start)
+        mark = opened[1] if opened else ""
+        dropped, extra = _answer_changes(message, mark, answer.removesuffix(found))
         lost, added = lost or dropped, added or extra
     return lost, added
 
 
-def _answer_changes(message: Message, answer: str) -> tuple[str, str]:
-    """As `find_answer_changes`, of one message and what is written for it."""
+def _answer_changes(message: Message, mark: str, answer: str) -> tuple[str, str]:
+    """As `find_answer_changes`, of one message and what is written for it.
+
+    Args:
+        mark: The mark that the prompt ends with, such as `<think>`; an answer that begins with it
+            is whole without it.
+    """
     written, content = without_space(answer), message["content"]
+    if without_space(content) not in written:
+        content = content.lstrip().removeprefix(mark)
     thought = message.get("reasoning_content") or message.get("thinking") or ""
     for part in (content, thought):
         if without_space(part) not in written:

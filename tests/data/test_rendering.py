@@ -565,17 +565,22 @@ def test_the_header_of_a_next_answer_is_not_trained():
 def test_a_template_that_always_thinks_is_used_for_answers_with_a_thought():
     """Nemotron's and GLM's prompts open a thought; an answer without one is written otherwise."""
     tokenizer = templated(
-        "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
-        "{{ m.content }}",
-        header="<|im_start|>assistant\n<think>",
+        "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}</think>{% endif %}"
+        "{{ m.content | replace('<think>', '<think>\n') }}",
+        header="<|im_start|>assistant\n<think>\n",
     )
     renderer = Renderer(tokenizer, {})
-    thought = Example("x", EXAMPLE.messages, "5", reply_fields={"reasoning_content": "Two."})
-    rendered = renderer.encode(thought)
-    assert decode(tokenizer, rendered.targets) == "Two.</think>5<|im_end|>"
     prompt = renderer.prompt_ids(EXAMPLE.messages)
-    assert rendered.input_ids[: len(prompt)] == prompt
-    with pytest.raises(RowError, match=r"the prompt has '<think>' where .* has '5<\|im_end\|>"):
+    apart = {"reply_fields": {"reasoning_content": "Two."}}
+    for row in (
+        Example("x", EXAMPLE.messages, "5", **apart),
+        Example("x", EXAMPLE.messages, "<think>Two.</think>5"),  # the prompt has its beginning
+    ):
+        rendered = renderer.encode(row)
+        assert decode(tokenizer, rendered.targets) == "Two.</think>5<|im_end|>"
+        assert rendered.input_ids[: len(prompt)] == prompt
+        assert (rendered.lost, rendered.added) == ("", "")
+    with pytest.raises(RowError, match=r"the prompt has '<think>\\n' where .* has '5<\|im_end\|>"):
         renderer.encode(Example("x", EXAMPLE.messages, "5"))
 
 
