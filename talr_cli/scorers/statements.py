@@ -35,7 +35,7 @@ _BEFORE_HEADING = re.compile(r"\W*(?:the )?(?:final |correct )?", re.IGNORECASE)
 _BOXED = re.compile(r"\\{1,2}(?:boxed|fbox) ?\{((?:[^{}]|\{[^{}]*\})*)\}")
 # GSM8K's ####, which may also be a heading unless only a number or the end of the text follows.
 _HASHES = re.compile(r"(?<!#)#### ?(-?[\d.,]*\d(?=[ #]*$)|[^\n#]*[^\s#](?=[\s#]*\Z))", re.MULTILINE)
-_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)(?:final_)?answer>", re.IGNORECASE)
 _JSON = re.compile(r"\{[^{}]*\}")
 _FIELD = re.compile(r"answer[\"'] ?:", re.IGNORECASE)
 _LIST = re.compile(r" ?(?:[-*+\u2022] |\d{1,2}[.)] (?=\D*[a-zA-Z]|-?[.\d])|[Ss]tep \d{1,2}[:.)] )")
