@@ -2,11 +2,14 @@
 
 import itertools
 import math
+import re
 
 import numpy
 from conftest import jsonl
 
 from talr_cli.printable import rate_text
+from talr_cli.runs.places import IDENTITY
+from talr_cli.runs.plain_yaml import to_yaml
 from talr_cli.runs.results import SCHEMA
 from talr_cli.runs.run_directory import RunDirectory
 
@@ -190,3 +193,10 @@ def write_study(runs_dir, runs, steps=100):
         if one["training"] and "averaged" not in one["weights"]:
             rows = jsonl(metrics(one, steps))
             directory.metrics.write_text(rows)
+
+
+def write_config(run, config):
+    """Give the run in a directory a config, below the identity that its name shows."""
+    shown = re.search(r"[0-9a-f]{8}$", run.name)
+    identity = (shown[0] if shown else "0" * 8) * 8
+    (run / "config.yaml").write_text(f"{IDENTITY}{identity}\n{to_yaml(config)}")

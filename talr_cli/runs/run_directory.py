@@ -126,11 +126,10 @@ class RunDirectory:
         """The stored resolved config, as plain data.
 
         Raises:
-            UserError: It cannot be read, or belongs to another run.
+            UserError: It cannot be read, or belongs to another run or to none.
         """
         text, config = read_yaml(self.config, dict)
-        stored = _IDENTITY.match(text.partition("\n")[0])
-        if stored and (mismatch := wrong_identity(self.path.absolute().name, stored[1])):
+        if mismatch := wrong_identity(self.path.absolute().name, self._identity_in(text)):
             raise UserError(f"{self.config} {mismatch}")
         return config
 
@@ -148,7 +147,10 @@ class RunDirectory:
             raise UserError(
                 f"{self.config} cannot be read ({error}): delete {self.path}"
             ) from error
-        match = _IDENTITY.match(content.partition("\n")[0])
+        return self._identity_in(content)
+
+    def _identity_in(self, config: str) -> str:
+        match = _IDENTITY.match(config.partition("\n")[0])
         if match is None:
             raise UserError(
                 f"{self.config} does not begin with its run identity: delete {self.path}"

@@ -88,7 +88,8 @@ def _for_each_record(
 
 
 def _check(record: dict[str, Any]) -> None:
-    """Raise TypeError if a record of the domain cannot be shown."""
+    """Raise TypeError or LookupError if a record of the domain cannot be shown."""
+    _ = record["id"], record["output"]
     messages = record.get("messages") or []
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise TypeError("no messages")

@@ -21,6 +21,8 @@ class Status:
     def from_json(cls, value: Any) -> "Status":
         """Parse JSON; ValueError or TypeError if it is not a status."""
         status = cls(**value)
+        if "state" not in value:
+            raise ValueError("no state")
         texts = (status.reason, status.process_start, status.host)
         if status.state not in get_args(State):
             raise ValueError(f"state {str(status.state)[:40]!r}")

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
-from synthetic_study import BASE, results, write_study
+from synthetic_study import BASE, results, write_config, write_study
 
 from talr_cli import streams
 from talr_cli.commands import clean, compare, doctor, recommend, report, show
@@ -36,7 +35,7 @@ def study(tmp_path, monkeypatch):
     config = composition.load(
         "train", ["model=tiny", "dataset=facts-mini", "dataset.train_rows=9", "lr=2e-4"]
     )
-    done.config.write_text(yaml.safe_dump(plain(config)))
+    write_config(done.path, plain(config))
     done.overrides.write_text("[model=tiny, lr=2e-4]\n")
     done.training.write_text('{"training": {}, "weights": {}}')
     done.write_status("evaluated")

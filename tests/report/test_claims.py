@@ -9,7 +9,7 @@ import numpy
 import pytest
 from conftest import jsonl
 from scipy import stats
-from synthetic_study import scored, write_study
+from synthetic_study import scored, write_config, write_study
 
 from talr_cli.config.composition import load
 from talr_cli.report.claims.pair import at, gather_pairs
@@ -283,7 +283,7 @@ def test_a_study_asks_for_its_claims_by_the_config_of_its_runs(tmp_path):
     assert not asks_for_claims(runs)
     sorted(runs)[0].joinpath("config.yaml").write_text("claims: [\n")
     assert not asks_for_claims(runs)  # a damaged one asks for nothing
-    sorted(runs)[-1].joinpath("config.yaml").write_text("claims: true\n")
+    write_config(sorted(runs)[-1], {"claims": True})
     assert asks_for_claims(runs)
 
 

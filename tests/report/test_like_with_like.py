@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 from command_line import talr
-from synthetic_study import scored, training, write_study
+from synthetic_study import scored, training, write_config, write_study
 
 from talr_cli.commands.report import show_report
 from talr_cli.errors import UserError
@@ -298,11 +298,11 @@ def test_scores_of_a_scorer_that_has_changed_are_named_with_what_to_type(tmp_pat
         one["domain"] |= {"scorer": "judge_of_mine.right", "definition": before}
     study = {tmp_path / name: one for name, one in runs.items()}
     for name, config, typed in (
-        ("base", "{ckpt: null}", "[study=s, model=small]"),
-        ("sft", "{trainer: {}}", "[--config-dir=/a b, study=s]"),
+        ("base", {"ckpt": None}, "[study=s, model=small]"),
+        ("sft", {"trainer": {}}, "[--config-dir=/a b, study=s]"),
     ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").write_text(f"{config}\n")
+        write_config(tmp_path / name, config)
         (tmp_path / name / "overrides.yaml").write_text(f"{typed}\n")
     assert stale_lines(study) == []
     file.write_text("def right(output, reference): return False\n")

@@ -5,7 +5,7 @@ import os
 import shlex
 
 import yaml
-from synthetic_study import BASE, results, training, write_study
+from synthetic_study import BASE, results, training, write_config, write_study
 
 from talr_cli.report.provenance import asks_for_claims, commands, data_cells, made_with
 from talr_cli.report.tables.cells import as_markdown
@@ -81,7 +81,7 @@ def test_rows_say_where_they_are_from(tmp_path):
         one["training"] = rate and {**training(), **trained}
         file = "data/few.jsonl" if rate == 2e-5 else "data/rows.jsonl"
         settings = {"_target_": "a.B", "name": "medcalc", "train": file, "test": None}
-        (path / "config.yaml").write_text(yaml.safe_dump({"dataset": settings}))
+        write_config(path, {"dataset": settings})
     lines = as_markdown(data_cells(comparable(runs.values()), runs)).splitlines()[2:]
     assert lines == [
         "| training | 4 | – | medcalc (train=data/few.jsonl) |",

@@ -60,6 +60,8 @@ def test_a_damaged_status_follows_from_the_other_files(run, content, there, stat
         else:
             (run.path / name).write_text("{}")
     assert run.read_status().state == state  # of one that was deleted too
+    run.status.write_text('{"pid": 7}')
+    assert run.read_status().state == state
     run.status.write_bytes(content)
     assert run.read_status().state == state
     assert f"{run.status} is damaged" in caplog.text
@@ -213,6 +215,9 @@ def test_a_config_that_lost_its_first_line_is_written_again(run, tmp_path, caplo
     run.config.write_bytes(b"\xff" + written[1:])
     with pytest.raises(UserError, match=r"config\.yaml does not begin with its run identity"):
         run.read_identity()
+    run.config.write_text("{}")
+    with pytest.raises(UserError, match=r"config\.yaml does not begin with its run identity"):
+        run.read_config()
     run.prepare({"lr": 1e-6}, [], IDENTITY)
     assert run.config.read_bytes() == written
     assert "config.yaml" in caplog.text
@@ -415,10 +420,10 @@ RECORD = {"id": "1", "messages": [{"role": "user", "content": "2+2?"}], "output"
 )
 def test_samples_of_another_shape_are_left_out_with_one_warning(run, changed, caplog):
     run.samples.mkdir(parents=True)
-    lines = [json.dumps(one) for one in (RECORD, {**RECORD, **changed}, RECORD)]
+    lines = [json.dumps(one) for one in (RECORD, {**RECORD, **changed}, RECORD, {})]
     (run.samples / "domain.jsonl").write_text("\n".join(lines))
     assert read_samples(run.samples, "domain") == [RECORD, RECORD]
-    assert "domain.jsonl: line 2 damaged, left out" in caplog.text
+    assert "domain.jsonl: line 2 and 1 more damaged, left out" in caplog.text
 
 
 def test_an_impossible_process_number_counts_as_interrupted(run):
