@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import SMALL
 from synthetic_study import study as synthetic
-from synthetic_study import write_study
+from synthetic_study import write_config, write_study
 
 from talr_cli import api
 from talr_cli.errors import UserError
@@ -32,7 +32,7 @@ def here(tmp_path, monkeypatch):
     for found in find_runs(Path("runs"), "demo"):
         found.directory.samples.mkdir()
         (found.directory.samples / "domain.jsonl").write_text(json.dumps(answer) + "\n")
-        found.directory.config.write_text("lr: 1.0e-06\n")
+        write_config(found.directory.path, {"lr": 1e-6})
         found.directory.write_status("evaluated")
 
 

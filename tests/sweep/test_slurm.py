@@ -20,6 +20,7 @@ from talr_cli.config.commands import SlurmConfig
 from talr_cli.errors import UserError
 from talr_cli.runs.lease import hold
 from talr_cli.runs.manifest import MANIFEST
+from talr_cli.runs.places import IDENTITY
 from talr_cli.runs.run_directory import LOCK, RunDirectory
 from talr_cli.sweep import gpus, slurm
 from talr_cli.sweep.detached import TEMPLATE, batch_script, queued_jobs
@@ -400,8 +401,9 @@ def test_status_is_told_by_files_and_queue(cluster, capsys):
     runs["sft"].write_status("diverged", "a\nthe loss is nan")
     assert states()["sft"] == ("diverged", "the loss is nan")
     runs["sft"].write_status("trained")  # and to be scored, but for eval=false
+    identity = f"{IDENTITY}{runs['sft'].path.name[-8:] * 8}"
     for text, state in (("eval: true", "stopped"), ("eval: [", "stopped"), ("eval: false", "done")):
-        runs["sft"].config.write_text(f"{text}\n")
+        runs["sft"].config.write_text(f"{identity}\n{text}\n")
         assert states()["sft"][0] == state
     put(cluster, "squeue", "echo away >&2; exit 1")
     assert "the queue cannot be read: " in "".join(study_overview(Path("runs"), "default").notes)
