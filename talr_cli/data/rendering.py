@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SETTING = (
-    "set model.template_arguments ({enable_thinking: false} or true, say), or give another by "
-    "model.chat_template=FILE"
-)
+_OTHER = "model.chat_template=FILE gives another"
 _ONLY_LAST = "train the last answer alone (dataset.train_on=last), or set model.chat_template=FILE"
 _REWRITES = "writes an earlier answer, which is trained too, otherwise than it asks for it"
 _UNLIKE = "does not continue its own generation prompt, so training and evaluation would differ"
@@ -200,7 +197,7 @@ class Renderer:
             prompt = self.prompt(conversation[:turn], example.tools)
             if not whole.startswith(prompt):
                 is_last = turn == len(example.messages)
-                what, advice = (_UNLIKE, _SETTING) if is_last else (_REWRITES, _ONLY_LAST)
+                what, advice = (_UNLIKE, self._advice()) if is_last else (_REWRITES, _ONLY_LAST)
                 difference = first_difference(prompt, whole)
                 raise RowError(f"the chat template {what} ({difference}): {advice}")
             if turn < len(example.messages):
@@ -263,11 +260,18 @@ class Renderer:
             row = replace(hello, reply_fields={"reasoning_content": "So."})
             one = self._render(row.conversation, ())
         if not one.startswith(prompt):
-            raise RowError(f"it {_UNLIKE} ({first_difference(prompt, plain)}): {_SETTING}")
+            raise RowError(f"it {_UNLIKE} ({first_difference(prompt, plain)}): {self._advice()}")
         two = self._render(replace(row, completion="Good day").conversation, ())
         if one == two:
             raise RowError("it leaves out what a message says where that is a text")
         return row, one[len(one) - alike(one[::-1], two[::-1]) :]
+
+    def _advice(self) -> str:
+        """What may make the answers of this template continue its prompts."""
+        if "enable_thinking" not in str(self.tokenizer.chat_template):
+            return _OTHER
+        value = str(not self.arguments.get("enable_thinking", True)).lower()
+        return f"++model.template_arguments.enable_thinking={value} may help, and {_OTHER}"
 
     def decode_answer(self, tokens: Sequence[int]) -> str:
         """Decode generated tokens, up to the end of the turn."""

@@ -250,12 +250,22 @@ def test_a_special_token_inside_the_completion_does_not_end_it(tokenizer, render
     assert tokenizer.decode(renderer.encode(example).targets).endswith(" two<|im_end|>")
 
 
-def test_a_template_that_contradicts_its_prompt_is_refused():
+@pytest.mark.parametrize(
+    ("switch", "given", "helps"),
+    [("", None, None), ("is not false", None, False), ("is false", False, True)],
+)
+def test_a_template_that_contradicts_its_prompt_is_refused_with_what_helps(switch, given, helps):
     """Such as one whose generation prompt opens a thought that its answers do not have."""
     tokenizer = chatml("qwen2_5.jinja")
-    tokenizer.chat_template += "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
-    with pytest.raises(UserError, match=r"model\.template_arguments"):
-        Renderer(tokenizer, {})
+    condition = switch and f"and enable_thinking {switch}"
+    tokenizer.chat_template += f"{{% if add_generation_prompt {condition} %}}<think>{{% endif %}}"
+    with pytest.raises(UserError, match=r"differ .*: .*model\.chat_template=FILE") as error:
+        Renderer(tokenizer, {} if given is None else {"enable_thinking": given})
+    advised = "++model.template_arguments.enable_thinking="
+    value = str(error.value).partition(advised)[2].partition(" ")[0]
+    assert value == {None: "", True: "true", False: "false"}[helps]
+    if value:
+        Renderer(tokenizer, {"enable_thinking": helps})
 
 
 def test_mark_targets_shows_the_trained_part(renderer):
