@@ -239,11 +239,8 @@ _HEADS = ("num_attention_heads", "n_head", "num_heads")
 _PER_TOKEN = ("num_experts_per_tok", "moe_topk", "moe_k")
 _DROPOUT = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout_prob", "dropout")
 _ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
-_IN_STEPS = (
-    "gelu_new",
-    "gelu_fast",
-    "xielu",
-)  # activations that transformers computes step by step
+# Activations that transformers computes step by step.
+_IN_STEPS = {"gelu_new", "gelu_fast", "xielu"}
 
 
 def _widths(text: Mapping[str, Any], hidden: int, heads: int) -> tuple[int, int]:
@@ -283,10 +280,10 @@ def _mlp_states(
 ) -> int:
     """`Shape.mlp_states`; an MLP without a gate has one matrix from `hidden` to `inner`."""
     up = sum(count for (_, size), count in matrices.items() if size == (inner, hidden))
-    names = ("activation_function", "hidden_act", "mlp_hidden_act")
     if up != layers:
         return 3
-    return 5 if {text.get(name) for name in names} & {*_IN_STEPS} else 1
+    names = ("activation_function", "hidden_act", "mlp_hidden_act")
+    return 5 if _IN_STEPS & {text.get(name) for name in names} else 1
 
 
 def _module(name: str) -> str:

@@ -29,12 +29,8 @@ def begins_with(name: str, typed: str) -> bool:
 
 def matches_without_identity(name: str, typed: str) -> bool:
     """Whether what was typed is a run's full name without the identity at its end."""
-    return (
-        re.fullmatch(
-            re.escape(_with_written_rate(typed)) + "-[0-9a-f]{8}", _with_written_rate(name)
-        )
-        is not None
-    )
+    own = without_identity(name)
+    return own != name and _with_written_rate(own) == _with_written_rate(typed)
 
 
 def without_identity(name: str) -> str:

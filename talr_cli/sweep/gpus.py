@@ -133,6 +133,11 @@ def gpu_memory(names: Sequence[str] | None = None) -> list[tuple[int, int]]:
     ]
 
 
+def taken_memory(names: Sequence[str] | None = None) -> int:
+    """The most bytes that processes hold now of any one of these GPUs; None: of all usable ones."""
+    return max((taken for _, taken in gpu_memory(names)), default=0)
+
+
 def _numbered_by_cuda() -> bool:
     """Whether numbers are CUDA's own, by default the fastest card first, not nvidia-smi's."""
     if not _nvidia() or os.environ.get(_ORDER) == _AS_LISTED:

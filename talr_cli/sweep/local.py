@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from talr_cli.interruption import Stop
 from talr_cli.models.device_memory import TAKEN, WORKERS
-from talr_cli.sweep.gpus import gpu_memory, gpu_names, only_gpus
+from talr_cli.sweep.gpus import gpu_names, only_gpus, taken_memory
 from talr_cli.sweep.jobs import EndedJob, Job
 
 POLL = 0.2  # seconds between checks of the processes
@@ -77,7 +77,7 @@ def _environment(number: int, workers: int, device: str) -> dict[str, str]:
         variables = {**only_gpus(share), WORKERS: str(together)}
         if together > 1:
             # Else the first run would take its part of the card out of the parts of the others.
-            variables[TAKEN] = str(max((taken for _, taken in gpu_memory(share)), default=0))
+            variables[TAKEN] = str(taken_memory(share))
         return variables
     if workers == 1:
         return {}

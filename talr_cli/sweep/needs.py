@@ -26,7 +26,7 @@ from talr_cli.runs.places import files_at
 from talr_cli.runs.study import filter_pair, load_results
 from talr_cli.statistics.durations import evaluation_seconds, training_seconds
 from talr_cli.statistics.pairs import share_trained
-from talr_cli.sweep.gpus import gpu_memory, gpu_names
+from talr_cli.sweep.gpus import gpu_memory, gpu_names, taken_memory
 from talr_cli.sweep.jobs import Job
 from talr_cli.tracking.base import check_installed
 from talr_cli.tracking.wandb import is_logged_in
@@ -294,7 +294,7 @@ def _taken(config: TrainConfig, cluster: Cluster | None) -> int:
     """Bytes of a GPU of this machine that processes hold now."""
     if cluster is not None or config.device == "cpu":
         return 0
-    return max((taken for _, taken in gpu_memory()), default=0)
+    return taken_memory()
 
 
 def _arithmetic(config: TrainConfig, cluster: Cluster | None) -> Arithmetic:

@@ -17,6 +17,7 @@ from talr_cli.runs.listing import find_runs
 from talr_cli.runs.manifest import MANIFEST
 from talr_cli.runs.next_command import study_command
 from talr_cli.runs.run_directory import RunDirectory, study_path
+from talr_cli.runs.status import Status
 from talr_cli.sweep import slurm
 from talr_cli.sweep.detached import queued_jobs, submitted_jobs
 from talr_cli.sweep.slurm import QueuedJob
@@ -91,9 +92,9 @@ def _run_state(
     if job is not None and not job.has_ended:
         if job.is_waiting:
             return RunState(run.path, "waiting", number, _WAITS.get(job.reason, job.reason))
-        return RunState(run.path, "running", number, f"on {job.nodes}, {_activity(run)}")
+        return RunState(run.path, "running", number, f"on {job.nodes}, {_activity(run, status)}")
     if owner is not None:
-        return RunState(run.path, "running", None, f"{owner}, {_activity(run)}")
+        return RunState(run.path, "running", None, f"{owner}, {_activity(run, status)}")
     if _is_settled(run):
         state: State = "done"
         if status.state in ("failed", "diverged"):
@@ -105,7 +106,7 @@ def _run_state(
         has_log = any((run.path / name).exists() for name in ("train.log", "eval.log"))
         where = f": {logs(run.path.name)}" if has_log else ""
         return RunState(run.path, "never started", number, f"{how}{where}")
-    return RunState(run.path, "stopped", number, f"{how}, {_progress(run)}")
+    return RunState(run.path, "stopped", number, f"{how}, {_progress(run, status)}")
 
 
 def _is_settled(run: RunDirectory) -> bool:
@@ -119,30 +120,35 @@ def _is_settled(run: RunDirectory) -> bool:
     return status in ("evaluated", "failed", "diverged")
 
 
-def _activity(run: RunDirectory) -> str:
+def _activity(run: RunDirectory, status: Status) -> str:
     """What a running run does: until its first step after an interruption, it loads.
 
     Until it is noted that it trains, it may also be the interrupted process, which ends.
     """
-    status, found = run.read_status(), run.last_checkpoint()
     if status.state in ("pending", "trained", "evaluated"):
-        return _progress(run)
-    rows = run.read_metrics() if run.metrics.exists() else []
+        return _progress(run, status)
+    found, done = run.last_checkpoint(), _last_step(run)
     loads = "loading" if status.state == "training" else "loading or ending"
     if found is None:
-        return f"step {rows[-1]['step']}" if rows and status.state == "training" else loads
+        return f"step {done}" if done is not None and status.state == "training" else loads
     step, checkpoint = found
     with suppress(OSError, ValueError, TypeError, KeyError):
         began = datetime.fromisoformat(status.times["training"]).timestamp()
         is_new = (checkpoint / MANIFEST).stat().st_mtime >= began
-        if status.state == "training" and (is_new or (rows and rows[-1]["step"] > step)):
-            return _progress(run)
+        if status.state == "training" and (is_new or (done is not None and done > step)):
+            return status.state if done is None else f"step {done}"
     return f"{loads}, resumes at step {step}"
 
 
-def _progress(run: RunDirectory) -> str:
-    status = run.read_status().state
-    if status == "trained":
+def _progress(run: RunDirectory, status: Status) -> str:
+    if status.state == "trained":
         return "scoring"
+    done = _last_step(run)
+    if done is not None:
+        return f"step {done}"
+    return "starting" if status.state == "pending" else status.state
+
+
+def _last_step(run: RunDirectory) -> int | None:
     rows = run.read_metrics() if run.metrics.exists() else []
-    return f"step {rows[-1]['step']}" if rows else "starting" if status == "pending" else status
+    return rows[-1]["step"] if rows else None
